@@ -1,0 +1,56 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Each sets up what it needs in .venv, from the lock.
+
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
+	command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+READY := .venv/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo run test soak check fix bench lock clean
+
+help: ## what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+venv: $(READY) ## set up .venv from the lock
+
+$(READY): requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed: install it, or say where: make PYTHON=/path/to/python3 venv"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "Setting up .venv (once; a minute or so) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable . \
+		2>.venv/install.log || { cat .venv/install.log; exit 1; }
+	@touch $@
+
+demo: $(READY) ## train a model through a relay, on real data, with four sites as processes
+	@$(BIN)/starfish-relay demo
+
+run: $(READY) ## serve on http://127.0.0.1:8000, with SQLite in ./data
+	@$(BIN)/starfish-relay serve
+
+test: $(READY) ## the test suite, on SQLite and on PostgreSQL (which it brings along)
+	@$(BIN)/python -m pytest
+
+soak: $(READY) ## the long runs: hundreds of kills, hours of load
+	@$(BIN)/python -m pytest -m soak -s
+
+check: $(READY) ## format, lint, types, import contracts
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+fix: $(READY) ## format, and mend what lint can mend
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+bench: $(READY) ## the benchmarks, each with a peer beside it
+	@$(BIN)/python -m benchmarks
+
+lock: $(READY) ## resolve the dependencies anew, into requirements.lock
+	@$(PYTHON) -m venv .venv/lock && .venv/lock/bin/pip install --quiet uv
+	@.venv/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--no-header --all-extras --group dev pyproject.toml -o requirements.lock
+
+clean: ## remove what was built; ./data is kept
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info

@@ -1,0 +1,415 @@
+"""The one seam to the database: connections that are held, transactions that end, errors with one meaning.
+
+The `databases` library opens and pools the connections. Queries go to the driver's own connection underneath it
+(`raw_connection`), written once with `:name` parameters for both dialects. What this module adds, and why:
+
+SQLite      `databases` opens a connection and a thread per query, and its PRAGMAs are lost with them. Here one writer
+            and a few readers are held open; writers queue in the process (first come, first served) instead of spinning
+            on SQLITE_BUSY, and a transaction takes the write lock at its beginning (BEGIN IMMEDIATE).
+both        a transaction that is cancelled is rolled back and its connection given back before the cancellation goes
+            on; waiting for a connection has a time-out; every way in which a database can fail to answer is
+            `StorageUnavailable`, a taken unique value is `AlreadyThere`, anything else is a bug and is raised as it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sqlite3
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import aiosqlite
+import asyncpg
+from databases import Database as Pool
+from databases import DatabaseURL
+
+from relay.core.ports import AlreadyThere, StorageUnavailable
+
+Dialect = Literal["sqlite", "postgresql"]
+
+_NAME = re.compile(r"(?<![:\w]):([a-z_]+)")
+_SQLITE_PRAGMAS = (
+    "PRAGMA journal_mode = WAL",
+    "PRAGMA synchronous = FULL",
+    "PRAGMA foreign_keys = ON",
+    "PRAGMA busy_timeout = {busy_ms}",
+    "PRAGMA cache_size = -16000",
+    "PRAGMA temp_store = MEMORY",
+)
+_UNAVAILABLE = (
+    OSError,
+    TimeoutError,
+    sqlite3.OperationalError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.SerializationError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.ReadOnlySQLTransactionError,
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """How long to wait and how much to hold, each in seconds or connections."""
+
+    acquire_timeout_s: float = 5.0
+    command_timeout_s: float = 10.0
+    readers: int = 4
+    pg_connections: int = 10
+
+
+class Row(Protocol):
+    """A row of either driver: its columns by name."""
+
+    def __getitem__(self, column: str, /) -> Any: ...
+
+
+class Connection(Protocol):
+    """One connection, for one task at a time. `:name` marks a parameter, in both dialects."""
+
+    dialect: Dialect
+
+    async def execute(self, sql: str, values: Mapping[str, Any] | None = None) -> None: ...
+    async def execute_many(self, sql: str, rows: Iterable[Mapping[str, Any]]) -> None: ...
+    async def fetch_all(self, sql: str, values: Mapping[str, Any] | None = None) -> Sequence[Row]: ...
+
+    async def fetch_one(self, sql: str, values: Mapping[str, Any] | None = None) -> Row | None: ...
+
+    async def fetch_positional(self, sql: str, *values: object) -> Sequence[Row]:
+        """For statements in the dialect's own words, with its own numbered parameters."""
+        ...
+
+
+class Database:
+    """A SQLite file or a PostgreSQL database, by its URL.
+
+    Args:
+        url: `sqlite:///relative.db`, `sqlite:////absolute.db` or `postgresql://user:password@host:port/name`.
+    """
+
+    def __init__(self, url: str, limits: Limits | None = None) -> None:
+        self.limits = limits or Limits()
+        self.dialect: Dialect = "sqlite" if DatabaseURL(url).dialect == "sqlite" else "postgresql"
+        self._backend: _Sqlite | _Postgres
+        if self.dialect == "sqlite":
+            self._backend = _Sqlite(url, self.limits)
+        else:
+            self._backend = _Postgres(url, self.limits)
+
+    async def connect(self) -> None:
+        """Open the connections.
+
+        Raises:
+            StorageUnavailable: the file cannot be opened, or the server does not answer.
+        """
+        with _named_errors():
+            await self._backend.open()
+
+    async def disconnect(self) -> None:
+        await self._backend.close()
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """A read-write transaction: commits at the end of the block, rolls back when it raises or is cancelled."""
+        async with self._bracket(self._backend.writer(), self._backend.BEGIN_WRITE) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[Connection]:
+        """A read-only transaction in which every query sees the same state."""
+        async with self._bracket(self._backend.reader(), self._backend.BEGIN_READ) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def autocommit(self) -> AsyncIterator[Connection]:
+        """A writer on which each statement is its own transaction."""
+        async with self._bracket(self._backend.writer(), None) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def _bracket(self, lease: _Lease, begin: str | None) -> AsyncIterator[Connection]:
+        with _named_errors():
+            connection = await lease.take()
+            try:
+                if begin is not None:
+                    await connection.execute(begin)
+                yield connection
+                if begin is not None:
+                    await _to_its_end(connection.execute("COMMIT"))
+            except BaseException:
+                await _to_its_end(lease.give_back(rollback=begin is not None))
+                raise
+            await _to_its_end(lease.give_back(rollback=False))
+
+
+class _named_errors:  # noqa: N801 - reads as a statement
+    """Turns a driver's errors into the two that the ports name."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        if isinstance(error, asyncpg.UniqueViolationError | sqlite3.IntegrityError):
+            raise AlreadyThere(str(error)) from error
+        if isinstance(error, _UNAVAILABLE) and not isinstance(error, asyncio.CancelledError):
+            raise StorageUnavailable(f"{type(error).__name__}: {error}") from error
+
+
+async def _to_its_end(coroutine: Coroutine[Any, Any, None]) -> None:
+    """Run to the end even when the task is cancelled meanwhile; the cancellation goes on afterwards.
+
+    Without this a COMMIT that is interrupted leaves its connection inside a transaction and out of the pool
+    (https://github.com/encode/databases/issues/400 is of that family).
+    """
+    task = asyncio.ensure_future(coroutine)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError as error:
+            if task.cancelled():
+                raise
+            cancelled = error
+        except Exception:
+            break
+    task.result()
+    if cancelled is not None:
+        raise cancelled
+
+
+class _Lease(Protocol):
+    """A connection that is taken and given back."""
+
+    async def take(self) -> Connection: ...
+    async def give_back(self, *, rollback: bool) -> None: ...
+
+
+# --- SQLite
+
+
+class _SqliteConnection:
+    dialect: Dialect = "sqlite"
+
+    def __init__(self, raw: aiosqlite.Connection) -> None:
+        self._raw = raw
+
+    async def execute(self, sql: str, values: Mapping[str, Any] | None = None) -> None:
+        await self._raw.execute_fetchall(sql, values or {})
+
+    async def execute_many(self, sql: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        await self._raw.executemany(sql, rows)
+
+    async def fetch_all(self, sql: str, values: Mapping[str, Any] | None = None) -> Sequence[Row]:
+        return list(await self._raw.execute_fetchall(sql, values or {}))
+
+    async def fetch_one(self, sql: str, values: Mapping[str, Any] | None = None) -> Row | None:
+        rows = await self.fetch_all(sql, values)
+        return rows[0] if rows else None
+
+    async def fetch_positional(self, sql: str, *values: object) -> Sequence[Row]:
+        return list(await self._raw.execute_fetchall(sql, values))
+
+    async def settle(self) -> None:
+        """Leave no transaction open. A cancelled statement may still be queued in the thread: wait behind it first."""
+        await self._raw.execute_fetchall("SELECT 1")
+        if self._raw.in_transaction:
+            await self._raw.execute_fetchall("ROLLBACK")
+
+
+class _SqliteLease:
+    def __init__(self, free: asyncio.Queue[_SqliteConnection], timeout_s: float) -> None:
+        self._free = free
+        self._timeout_s = timeout_s
+        self._taken: _SqliteConnection | None = None
+
+    async def take(self) -> Connection:
+        async with asyncio.timeout(self._timeout_s):
+            self._taken = await self._free.get()
+        return self._taken
+
+    async def give_back(self, *, rollback: bool) -> None:
+        connection, self._taken = self._taken, None
+        if connection is None:
+            return
+        try:
+            if rollback:
+                await connection.settle()
+        finally:
+            self._free.put_nowait(connection)
+
+
+class _Sqlite:
+    BEGIN_WRITE = "BEGIN IMMEDIATE"
+    BEGIN_READ = "BEGIN"
+
+    def __init__(self, url: str, limits: Limits) -> None:
+        self._pool = Pool(url)
+        self._path = Path(DatabaseURL(url).database)
+        self._limits = limits
+        self._writers: asyncio.Queue[_SqliteConnection] = asyncio.Queue()
+        self._readers: asyncio.Queue[_SqliteConnection] = asyncio.Queue()
+        self._keepers: list[asyncio.Task[None]] = []
+        self._stop = asyncio.Event()
+
+    async def open(self) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        await self._pool.connect()
+        try:
+            await self._hold(self._writers)
+            for _ in range(self._limits.readers):
+                await self._hold(self._readers)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        self._stop.set()
+        await asyncio.gather(*self._keepers, return_exceptions=True)
+        if self._pool.is_connected:
+            await self._pool.disconnect()
+
+    def writer(self) -> _SqliteLease:
+        return _SqliteLease(self._writers, self._limits.acquire_timeout_s)
+
+    def reader(self) -> _SqliteLease:
+        return _SqliteLease(self._readers, self._limits.acquire_timeout_s)
+
+    async def _hold(self, free: asyncio.Queue[_SqliteConnection]) -> None:
+        """Open a connection and keep it: `databases` ties a connection to the task that opened it."""
+        opened: asyncio.Future[_SqliteConnection] = asyncio.get_running_loop().create_future()
+        self._keepers.append(asyncio.create_task(self._keep(opened), name="sqlite-connection"))
+        free.put_nowait(await opened)
+
+    async def _keep(self, opened: asyncio.Future[_SqliteConnection]) -> None:
+        try:
+            async with self._pool.connection() as held:
+                raw: aiosqlite.Connection = held.raw_connection
+                raw.row_factory = sqlite3.Row
+                for pragma in _SQLITE_PRAGMAS:
+                    await raw.execute_fetchall(pragma.format(busy_ms=int(self._limits.acquire_timeout_s * 1000)))
+                opened.set_result(_SqliteConnection(raw))
+                await self._stop.wait()
+        except Exception as error:
+            if opened.done():
+                raise
+            opened.set_exception(error)
+
+
+# --- PostgreSQL
+
+
+@lru_cache(maxsize=1024)
+def _numbered(sql: str) -> tuple[str, tuple[str, ...]]:
+    """`:name` parameters as PostgreSQL's `$1`, and the names in that order."""
+    names: list[str] = []
+
+    def number(match: re.Match[str]) -> str:
+        name = match[1]
+        if name not in names:
+            names.append(name)
+        return f"${names.index(name) + 1}"
+
+    return _NAME.sub(number, sql), tuple(names)
+
+
+class _PostgresConnection:
+    dialect: Dialect = "postgresql"
+
+    def __init__(self, raw: asyncpg.Connection) -> None:
+        self.raw = raw
+
+    async def execute(self, sql: str, values: Mapping[str, Any] | None = None) -> None:
+        if not values:
+            await self.raw.execute(sql)
+            return
+        numbered, names = _numbered(sql)
+        await self.raw.execute(numbered, *(values[name] for name in names))
+
+    async def execute_many(self, sql: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        numbered, names = _numbered(sql)
+        await self.raw.executemany(numbered, [tuple(row[name] for name in names) for row in rows])
+
+    async def fetch_all(self, sql: str, values: Mapping[str, Any] | None = None) -> Sequence[Row]:
+        numbered, names = _numbered(sql)
+        rows: Sequence[Row] = await self.raw.fetch(numbered, *((values or {})[name] for name in names))
+        return rows
+
+    async def fetch_one(self, sql: str, values: Mapping[str, Any] | None = None) -> Row | None:
+        numbered, names = _numbered(sql)
+        row: Row | None = await self.raw.fetchrow(numbered, *((values or {})[name] for name in names))
+        return row
+
+    async def fetch_positional(self, sql: str, *values: object) -> Sequence[Row]:
+        rows: Sequence[Row] = await self.raw.fetch(sql, *values)
+        return rows
+
+
+class _PostgresLease:
+    def __init__(self, pool: Pool, timeout_s: float) -> None:
+        self._held = pool.connection()
+        self._timeout_s = timeout_s
+        self._raw: asyncpg.Connection | None = None
+
+    async def take(self) -> Connection:
+        async with asyncio.timeout(self._timeout_s):
+            await self._held.__aenter__()
+        self._raw = self._held.raw_connection
+        return _PostgresConnection(self._raw)
+
+    async def give_back(self, *, rollback: bool) -> None:
+        raw, self._raw = self._raw, None
+        if raw is None:
+            return
+        try:
+            if rollback and not raw.is_closed():
+                await raw.execute("ROLLBACK")
+        finally:
+            await self._held.__aexit__(None, None, None)
+
+
+async def _keep_as_it_is(_connection: asyncpg.Connection) -> None:
+    """No reset between users: no session state is ever set on a pooled connection, and it would cost a round trip."""
+
+
+class _Postgres:
+    BEGIN_WRITE = "BEGIN"
+    BEGIN_READ = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+
+    def __init__(self, url: str, limits: Limits) -> None:
+        self._limits = limits
+        self._pool = Pool(
+            url,
+            min_size=1,
+            max_size=limits.pg_connections,
+            timeout=limits.acquire_timeout_s,
+            command_timeout=limits.command_timeout_s,
+            reset=_keep_as_it_is,
+            server_settings={
+                "application_name": "starfish-relay",
+                "lock_timeout": f"{int(limits.acquire_timeout_s * 1000)}ms",
+                "idle_in_transaction_session_timeout": "60s",
+            },
+        )
+
+    async def open(self) -> None:
+        await self._pool.connect()
+
+    async def close(self) -> None:
+        if self._pool.is_connected:
+            async with asyncio.timeout(self._limits.command_timeout_s):
+                await self._pool.disconnect()
+
+    def writer(self) -> _PostgresLease:
+        return _PostgresLease(self._pool, self._limits.acquire_timeout_s)
+
+    reader = writer

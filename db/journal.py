@@ -1,0 +1,156 @@
+"""The journal's queries. The order that everything rests on is kept here: a head row is held until the commit.
+
+A sequence would not do: it hands out numbers before their transactions commit, so that a reader at 7 may be shown 9
+before 8 exists, and never look back (Marten and EventStoreDB on PostgreSQL describe the same trap).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+
+from db import records
+from db.connect import Connection
+from relay.core.model import Draft, Entry
+from relay.protocol.position import JournalBounds
+
+_COLUMNS = (
+    'project_id, "offset", id, kind, sender_id, sender_uid, subject_id, run, batch, at_us, audience, receipts, '
+    "is_binary, size, body"
+)
+
+CREATE = "INSERT INTO journals (project_id, epoch, head, oldest) VALUES (:project_id, :epoch, 0, 1)"
+BOUNDS = "SELECT epoch, head, oldest FROM journals WHERE project_id = :project_id"
+LOCK = BOUNDS + " FOR UPDATE"
+MOVE_HEAD = "UPDATE journals SET head = :head WHERE project_id = :project_id"
+COUNT_UP = "UPDATE journals SET head = head + :count WHERE project_id = :project_id RETURNING epoch, head, oldest"
+INSERT = f"""INSERT INTO events ({_COLUMNS}) VALUES (:project_id, :offset, :id, :kind, :sender_id, :sender_uid,
+    :subject_id, :run, :batch, :at_us, :audience, :receipts, :is_binary, :size, :body)"""
+OFFSET_OF = 'SELECT "offset" FROM events WHERE project_id = :project_id AND sender_id = :sender_id AND id = :id'
+GET = f'SELECT {_COLUMNS} FROM events WHERE project_id = :project_id AND "offset" = :offset'
+READ = f"""SELECT {_COLUMNS} FROM (
+    SELECT page.*, SUM(size) OVER (ORDER BY "offset") AS through FROM (
+        SELECT {_COLUMNS} FROM events WHERE project_id = :project_id AND "offset" > :after {{kind}}
+        ORDER BY "offset" LIMIT :limit) AS page) AS pages
+    WHERE through <= :max_bytes OR through = size ORDER BY "offset" """
+READ_ALL = READ.format(kind="")
+READ_KIND = READ.format(kind="AND kind = :kind")
+AWAITING_RECEIPT = f"""SELECT {_COLUMNS.replace(", body", ", '' AS body")} FROM events
+    WHERE project_id = :project_id AND receipts ORDER BY "offset" DESC LIMIT :limit"""
+
+# One statement, one round trip, one commit. The UPDATE takes the head rows and, if it had to wait for one, counts on
+# from what the other transaction left (EvalPlanQual), so the offsets follow on even under READ COMMITTED.
+# `ordinal` is 1, 2, 3 … within its project; the journals are locked in ascending order, as everywhere.
+APPEND_AT_ONCE = """
+WITH counts AS (
+    SELECT * FROM UNNEST($1::bigint[], $2::bigint[]) AS c (project_id, added)
+), held AS (
+    SELECT j.project_id FROM journals j JOIN counts USING (project_id) ORDER BY j.project_id FOR UPDATE OF j
+), heads AS (
+    UPDATE journals j SET head = j.head + c.added FROM counts c JOIN held USING (project_id)
+    WHERE j.project_id = c.project_id RETURNING j.project_id, j.epoch, j.head, j.oldest, c.added
+), added AS (
+    INSERT INTO events (project_id, "offset", id, kind, sender_id, sender_uid, run, batch, at_us, audience, receipts,
+                        is_binary, size, body)
+    SELECT e.project_id, h.head - h.added + e.ordinal, e.id, e.kind, e.sender_id, e.sender_uid, e.run, e.batch, $3,
+           e.audience, e.receipts, e.is_binary, OCTET_LENGTH(e.body), e.body
+    FROM UNNEST($4::bigint[], $5::bigint[], $6::text[], $7::text[], $8::bigint[], $9::text[], $10::bigint[],
+                $11::bigint[], $12::text[], $13::boolean[], $14::boolean[], $15::bytea[])
+         AS e (project_id, ordinal, id, kind, sender_id, sender_uid, run, batch, audience, receipts, is_binary, body)
+    JOIN heads h ON h.project_id = e.project_id
+)
+SELECT project_id, epoch, head, oldest FROM heads"""
+
+
+class Journal:
+    """Serves `relay.core.ports.Journal` on one connection."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._db = connection
+
+    async def create(self, project_id: int, epoch: str) -> None:
+        await self._db.execute(CREATE, {"project_id": project_id, "epoch": epoch})
+
+    async def lock(self, project_ids: Iterable[int]) -> dict[int, JournalBounds]:
+        # SQLite has one writer at a time, and this transaction is it: there is nothing to lock.
+        sql = LOCK if self._db.dialect == "postgresql" else BOUNDS
+        held = {}
+        for project_id in sorted(set(project_ids)):
+            row = await self._db.fetch_one(sql, {"project_id": project_id})
+            if row is not None:
+                held[project_id] = JournalBounds(epoch=row["epoch"], head=row["head"], oldest=row["oldest"])
+        return held
+
+    async def bounds(self, project_id: int) -> JournalBounds | None:
+        row = await self._db.fetch_one(BOUNDS, {"project_id": project_id})
+        return None if row is None else JournalBounds(epoch=row["epoch"], head=row["head"], oldest=row["oldest"])
+
+    async def offsets_of(self, project_id: int, ids: Sequence[tuple[int, str]]) -> dict[tuple[int, str], int]:
+        found = {}
+        for sender_id, event_id in ids:
+            row = await self._db.fetch_one(
+                OFFSET_OF, {"project_id": project_id, "sender_id": sender_id, "id": event_id}
+            )
+            if row is not None:
+                found[sender_id, event_id] = row["offset"]
+        return found
+
+    async def append(self, entries: Sequence[Entry]) -> None:
+        await self._db.execute_many(INSERT, [records.event_values(entry) for entry in entries])
+        heads = {entry.project_id: entry.offset for entry in entries}
+        for project_id, head in heads.items():
+            await self._db.execute(MOVE_HEAD, {"project_id": project_id, "head": head})
+
+    async def count_up(self, project_id: int, count: int) -> JournalBounds | None:
+        """Take the head and move it by `count`. None if there is no such project."""
+        row = await self._db.fetch_one(COUNT_UP, {"project_id": project_id, "count": count})
+        return None if row is None else JournalBounds(epoch=row["epoch"], head=row["head"], oldest=row["oldest"])
+
+    async def insert(self, entries: Sequence[Entry]) -> None:
+        """Store entries for which `count_up` has made room."""
+        await self._db.execute_many(INSERT, [records.event_values(entry) for entry in entries])
+
+    async def read(
+        self, project_id: int, after: int, *, limit: int, max_bytes: int, kind: str | None = None
+    ) -> list[Entry]:
+        values = {"project_id": project_id, "after": after, "limit": limit, "max_bytes": max_bytes}
+        if kind is None:
+            rows = await self._db.fetch_all(READ_ALL, values)
+        else:
+            rows = await self._db.fetch_all(READ_KIND, values | {"kind": kind})
+        return [records.entry(row) for row in rows]
+
+    async def get(self, project_id: int, offset: int) -> Entry | None:
+        row = await self._db.fetch_one(GET, {"project_id": project_id, "offset": offset})
+        return None if row is None else records.entry(row)
+
+    async def awaiting_receipt(self, project_id: int, *, limit: int) -> list[Entry]:
+        rows = await self._db.fetch_all(AWAITING_RECEIPT, {"project_id": project_id, "limit": limit})
+        return [records.entry(row) for row in reversed(rows)]
+
+
+def at_once_arguments(drafts: Mapping[int, Sequence[Draft]], now_us: int) -> tuple[object, ...]:
+    """The arguments of `APPEND_AT_ONCE`, column by column."""
+    flat = [
+        (project_id, ordinal, draft)
+        for project_id, of_project in drafts.items()
+        for ordinal, draft in enumerate(of_project, start=1)
+    ]
+    events = [draft for _, _, draft in flat]
+    return (
+        list(drafts),
+        [len(of_project) for of_project in drafts.values()],
+        now_us,
+        [project_id for project_id, _, _ in flat],
+        [ordinal for _, ordinal, _ in flat],
+        [draft.id for draft in events],
+        [draft.kind.value for draft in events],
+        [draft.sender_id for draft in events],
+        [draft.sender_uid for draft in events],
+        [draft.run for draft in events],
+        [draft.batch for draft in events],
+        [None if draft.audience is None else json.dumps(sorted(draft.audience)) for draft in events],
+        [draft.receipts for draft in events],
+        [draft.payload is not None for draft in events],
+        [draft.payload if draft.payload is not None else draft.data or b"null" for draft in events],
+    )

@@ -1,0 +1,170 @@
+"""The doors in: a row of the database becomes a record of `relay.core.model`, here and nowhere else."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from db.connect import Row
+from relay.core.model import Draft, Entry, Kind, Participant, Project, Role, Run, Site, Token, User
+from relay.core.run_states import Status
+
+
+def dump(value: Any) -> str:
+    """JSON for a text column."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def user(row: Row) -> User:
+    return User(
+        id=row["id"],
+        username=row["username"],
+        email=row["email"],
+        password_hash=row["password_hash"],
+        is_operator=bool(row["is_operator"]),
+        is_active=bool(row["is_active"]),
+        created_us=row["created_us"],
+    )
+
+
+def token(row: Row) -> Token:
+    return Token(
+        id=row["id"],
+        site_id=row["site_id"],
+        label=row["label"],
+        created_us=row["created_us"],
+        expires_us=row["expires_us"],
+        revoked_us=row["revoked_us"],
+    )
+
+
+def site(row: Row) -> Site:
+    return Site(
+        id=row["id"],
+        uid=row["uid"],
+        name=row["name"],
+        description=row["description"],
+        owner_id=row["owner_id"],
+        connected=bool(row["connected"]),
+        seen_us=row["seen_us"],
+        created_us=row["created_us"],
+        updated_us=row["updated_us"],
+    )
+
+
+def project(row: Row) -> Project:
+    return Project(
+        id=row["id"],
+        name=row["name"],
+        description=row["description"],
+        site_id=row["site_id"],
+        batch=row["batch"],
+        tasks=json.loads(row["tasks"]),
+        agent_config=json.loads(row["agent_config"]),
+        agent_log=json.loads(row["agent_log"]),
+        created_us=row["created_us"],
+        updated_us=row["updated_us"],
+    )
+
+
+def participant(row: Row) -> Participant:
+    """Needs the site's `uid` beside the participant's own columns, as `site_uid`."""
+    return Participant(
+        id=row["id"],
+        project_id=row["project_id"],
+        site_id=row["site_id"],
+        site_uid=row["site_uid"],
+        role=Role(row["role"]),
+        notes=row["notes"],
+        joined=row["joined"],
+        created_us=row["created_us"],
+        updated_us=row["updated_us"],
+    )
+
+
+def run(row: Row) -> Run:
+    return Run(
+        id=row["id"],
+        project_id=row["project_id"],
+        batch=row["batch"],
+        participant_id=row["participant_id"],
+        site_id=row["site_id"],
+        site_uid=row["site_uid"],
+        role=Role(row["role"]),
+        cur_seq=row["cur_seq"],
+        status=Status(row["status"]),
+        tasks=json.loads(row["tasks"]),
+        logs=json.loads(row["logs"]),
+        artifacts=json.loads(row["artifacts"]),
+        middle_artifacts=json.loads(row["middle_artifacts"]),
+        agent_advice=json.loads(row["agent_advice"]),
+        agent_diagnosis=json.loads(row["agent_diagnosis"]),
+        created_us=row["created_us"],
+        updated_us=row["updated_us"],
+    )
+
+
+def entry(row: Row) -> Entry:
+    body = bytes(row["body"])
+    binary = bool(row["is_binary"])
+    return Entry(
+        project_id=row["project_id"],
+        offset=row["offset"],
+        at_us=row["at_us"],
+        draft=Draft(
+            kind=Kind(row["kind"]),
+            id=row["id"],
+            sender_id=row["sender_id"],
+            sender_uid=row["sender_uid"],
+            subject_id=row["subject_id"],
+            run=row["run"],
+            batch=row["batch"],
+            audience=None if row["audience"] is None else frozenset(json.loads(row["audience"])),
+            data=None if binary else body,
+            payload=body if binary else None,
+            receipts=bool(row["receipts"]),
+        ),
+    )
+
+
+def event_values(entry: Entry) -> dict[str, Any]:
+    """The other way: an entry as the values of its row in `events`."""
+    draft = entry.draft
+    body = draft.payload if draft.payload is not None else draft.data or b"null"
+    return {
+        "project_id": entry.project_id,
+        "offset": entry.offset,
+        "id": draft.id,
+        "kind": draft.kind.value,
+        "sender_id": draft.sender_id,
+        "sender_uid": draft.sender_uid,
+        "subject_id": draft.subject_id,
+        "run": draft.run,
+        "batch": draft.batch,
+        "at_us": entry.at_us,
+        "audience": None if draft.audience is None else dump(sorted(draft.audience)),
+        "receipts": draft.receipts,
+        "is_binary": draft.payload is not None,
+        "size": len(body),
+        "body": body,
+    }
+
+
+def progress(row: Row) -> Entry:
+    body = bytes(row["body"])
+    binary = bool(row["is_binary"])
+    return Entry(
+        project_id=row["project_id"],
+        offset=None,
+        at_us=row["at_us"],
+        draft=Draft(
+            kind=Kind.PROGRESS,
+            id=row["id"],
+            sender_id=row["sender_id"],
+            sender_uid=row["sender_uid"],
+            run=row["run"],
+            batch=row["batch"],
+            data=None if binary else body,
+            payload=body if binary else None,
+        ),
+    )

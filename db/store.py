@@ -1,0 +1,116 @@
+"""`Store`: the door through which the relay uses the database. It serves the ports of `relay.core.ports`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from functools import cached_property
+
+from db.accounts import Keys, Sites, Tokens, Users
+from db.connect import Connection, Database
+from db.cursors import Cursors, Progress
+from db.journal import APPEND_AT_ONCE, Journal, at_once_arguments
+from db.projects import Participants, Projects
+from db.runs import Deadlines, Runs
+from relay.core.model import Draft, Entry
+from relay.protocol.position import JournalBounds
+
+
+class Tx:
+    """One transaction. Its parts are made when they are asked for, and share its connection."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._db = connection
+
+    @cached_property
+    def journal(self) -> Journal:
+        return Journal(self._db)
+
+    @cached_property
+    def cursors(self) -> Cursors:
+        return Cursors(self._db)
+
+    @cached_property
+    def users(self) -> Users:
+        return Users(self._db)
+
+    @cached_property
+    def tokens(self) -> Tokens:
+        return Tokens(self._db)
+
+    @cached_property
+    def sites(self) -> Sites:
+        return Sites(self._db)
+
+    @cached_property
+    def projects(self) -> Projects:
+        return Projects(self._db)
+
+    @cached_property
+    def participants(self) -> Participants:
+        return Participants(self._db)
+
+    @cached_property
+    def runs(self) -> Runs:
+        return Runs(self._db)
+
+    @cached_property
+    def deadlines(self) -> Deadlines:
+        return Deadlines(self._db)
+
+    @cached_property
+    def progress(self) -> Progress:
+        return Progress(self._db)
+
+    @cached_property
+    def keys(self) -> Keys:
+        return Keys(self._db)
+
+
+class Store:
+    """Serves `relay.core.ports.Store`."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Tx]:
+        async with self.database.transaction() as connection:
+            yield Tx(connection)
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[Tx]:
+        async with self.database.snapshot() as connection:
+            yield Tx(connection)
+
+    async def append_fast(self, drafts: Mapping[int, Sequence[Draft]], now_us: int) -> dict[int, JournalBounds]:
+        if self.database.dialect == "postgresql":
+            return await self._append_at_once(drafts, now_us)
+        async with self.database.transaction() as connection:
+            return await _append_counting_up(Journal(connection), drafts, now_us)
+
+    async def _append_at_once(self, drafts: Mapping[int, Sequence[Draft]], now_us: int) -> dict[int, JournalBounds]:
+        async with self.database.autocommit() as connection:
+            rows = await connection.fetch_positional(APPEND_AT_ONCE, *at_once_arguments(drafts, now_us))
+        return {
+            row["project_id"]: JournalBounds(epoch=row["epoch"], head=row["head"], oldest=row["oldest"]) for row in rows
+        }
+
+
+async def _append_counting_up(
+    journal: Journal, drafts: Mapping[int, Sequence[Draft]], now_us: int
+) -> dict[int, JournalBounds]:
+    bounds: dict[int, JournalBounds] = {}
+    entries: list[Entry] = []
+    for project_id, of_project in sorted(drafts.items()):
+        after = await journal.count_up(project_id, len(of_project))
+        if after is None:
+            continue
+        bounds[project_id] = after
+        first = after.head - len(of_project) + 1
+        entries += [
+            Entry(project_id=project_id, offset=offset, at_us=now_us, draft=draft)
+            for offset, draft in enumerate(of_project, start=first)
+        ]
+    await journal.insert(entries)
+    return bounds

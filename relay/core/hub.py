@@ -1,0 +1,255 @@
+"""A project's live side on this node: who is connected, who they are, and the newest entries, encoded once.
+
+Invariants:
+
+- `advance` applies entries in offset order, each once. Commits that finish out of order are put in order here; what
+  does not turn up is read from the journal.
+- `head` and `members` change only by applying an entry, so a lane that is at `head` knows exactly the members of that
+  moment. Nothing in between awaits: a session goes live in one step.
+- The tail is bounded by entries and by bytes. A lane that is behind it reads the journal itself (`relay.core.outbox`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Protocol
+
+from relay.core import access, frames
+from relay.core.model import Draft, Entry, JsonObject, Kind, Participant, Role
+from relay.core.ports import Store
+from relay.protocol.position import JournalBounds
+
+if TYPE_CHECKING:
+    from relay.core.outbox import Lane
+
+GAP_PATIENCE_S = 0.05
+"""How long an entry may be overtaken by later ones before the journal is asked for it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Member:
+    """A participation, as much of it as delivery needs."""
+
+    site_id: int
+    uid: str
+    role: Role
+    participant_id: int
+    joined: int
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """An entry and its frame. `entry.offset` is None for a transient event."""
+
+    entry: Entry
+    frame: bytes
+
+    @property
+    def offset(self) -> int:
+        assert self.entry.offset is not None
+        return self.entry.offset
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TailLimits:
+    """How much of the newest a hub keeps at hand."""
+
+    entries: int = 1024
+    bytes: int = 8 * 1024 * 1024
+
+
+class Watcher(Protocol):
+    """Told by a hub what concerns more than one project."""
+
+    def member_joined(self, hub: Hub, member: Member) -> None: ...
+    def member_left(self, hub: Hub, member: Member, reason: str) -> None: ...
+    def wants_receipt(self, hub: Hub, entry: Entry) -> None: ...
+
+
+class Hub:
+    """See the module. Made by `Hubs.open`, never shared between event loops."""
+
+    def __init__(self, project_id: int, store: Store, limits: TailLimits, watcher: Watcher) -> None:
+        self.project_id = project_id
+        self.epoch = ""
+        self.head = -1
+        self.oldest = 1
+        self.members: dict[int, Member] = {}
+        self.lanes: set[Lane] = set()
+        self.deleted = False
+        self._store = store
+        self._limits = limits
+        self._watcher = watcher
+        self._tail: deque[Shown] = deque()
+        self._tail_bytes = 0
+        self._early: dict[int, Entry] = {}
+        self._look: asyncio.Task[None] | None = None
+        self._loaded = False
+
+    # --- coming to be
+
+    def load(self, bounds: JournalBounds, participants: Iterable[Participant]) -> None:
+        """Take the state that a snapshot showed; then what was committed meanwhile."""
+        self.epoch, self.head, self.oldest = bounds.epoch, bounds.head, bounds.oldest
+        self.members = {
+            part.site_id: Member(
+                site_id=part.site_id,
+                uid=part.site_uid,
+                role=part.role,
+                participant_id=part.id,
+                joined=part.joined,
+            )
+            for part in participants
+        }
+        self._loaded = True
+        self._apply_early()
+
+    @property
+    def bounds(self) -> JournalBounds:
+        return JournalBounds(epoch=self.epoch, head=self.head, oldest=self.oldest)
+
+    # --- the journal moves on
+
+    def advance(self, entries: Sequence[Entry]) -> None:
+        """Take entries that have been committed, in whatever order the commits were noticed."""
+        for entry in entries:
+            if entry.offset == self.head + 1 and self._loaded:
+                self._apply(entry)
+            elif entry.offset is not None and (entry.offset > self.head or not self._loaded):
+                self._early[entry.offset] = entry
+        self._apply_early()
+
+    def look(self) -> None:
+        """The journal may have moved without telling: read on from `head`. One look at a time."""
+        if self._loaded and (self._look is None or self._look.done()):
+            self._look = asyncio.create_task(self._read_on(), name=f"hub-{self.project_id}-look")
+
+    def close(self) -> None:
+        if self._look is not None:
+            self._look.cancel()
+
+    def _apply_early(self) -> None:
+        if not self._loaded or not self._early:
+            return
+        for offset in [offset for offset in self._early if offset <= self.head]:
+            del self._early[offset]
+        while (entry := self._early.pop(self.head + 1, None)) is not None:
+            self._apply(entry)
+        if self._early:
+            asyncio.get_running_loop().call_later(GAP_PATIENCE_S, self._look_if_gap)
+
+    def _look_if_gap(self) -> None:
+        if self._early and not self.deleted:
+            self.look()
+
+    async def _read_on(self) -> None:
+        while True:
+            async with self._store.snapshot() as tx:
+                bounds = await tx.journal.bounds(self.project_id)
+                entries = await tx.journal.read(self.project_id, self.head, limit=256, max_bytes=self._limits.bytes)
+            if bounds is None:
+                return
+            if bounds.epoch != self.epoch:
+                self.epoch = bounds.epoch
+            self.oldest = bounds.oldest
+            if not entries:
+                return
+            self.advance(entries)
+
+    def _apply(self, entry: Entry) -> None:
+        shown = Shown(entry, frames.of_entry(entry))
+        self.head = shown.offset
+        self._keep(shown)
+        joined = self._apply_membership(entry)
+        for lane in tuple(self.lanes):
+            lane.offer(shown)
+        if entry.draft.receipts:
+            self._watcher.wants_receipt(self, entry)
+        if joined is not None:
+            self._watcher.member_joined(self, joined)
+        if entry.draft.kind is Kind.PARTICIPANT:
+            self._drop_if_left(entry)
+        elif entry.draft.kind is Kind.PROJECT:
+            self._close_if_deleted(entry)
+
+    def _apply_membership(self, entry: Entry) -> Member | None:
+        """A `participant` entry that says joined adds the member before it is shown, so that it may see it."""
+        draft = entry.draft
+        if draft.kind is not Kind.PARTICIPANT:
+            return None
+        change = _read(draft)
+        if change["change"] != "joined" or draft.subject_id is None:
+            return None
+        member = Member(
+            site_id=draft.subject_id,
+            uid=change["site"],
+            role=Role[change["role"].upper()],
+            participant_id=change["participant"],
+            joined=0 if change["role"] == Role.COORDINATOR.display else entry.offset or 0,
+        )
+        known = self.members.get(draft.subject_id)
+        if known is not None and known.participant_id == member.participant_id:
+            return None
+        self.members[member.site_id] = member
+        return member
+
+    def _drop_if_left(self, entry: Entry) -> None:
+        change = _read(entry.draft)
+        member = self.members.get(entry.draft.subject_id or 0)
+        if change["change"] == "left" and member is not None and member.participant_id == change["participant"]:
+            del self.members[member.site_id]
+            self._watcher.member_left(self, member, change.get("reason", "left"))
+
+    def _close_if_deleted(self, entry: Entry) -> None:
+        if _read(entry.draft).get("change") == "deleted":
+            self.deleted = True
+            for member in list(self.members.values()):
+                del self.members[member.site_id]
+                self._watcher.member_left(self, member, "deleted")
+
+    def _keep(self, shown: Shown) -> None:
+        tail = self._tail
+        tail.append(shown)
+        self._tail_bytes += len(shown.frame)
+        while len(tail) > self._limits.entries or (self._tail_bytes > self._limits.bytes and len(tail) > 1):
+            self._tail_bytes -= len(tail.popleft().frame)
+
+    # --- reading
+
+    def after(self, position: int, limit: int) -> list[Shown] | None:
+        """The entries after a position, from the tail; None if they are not all there and the journal must be read."""
+        if position >= self.head:
+            return []
+        if not self._tail or self._tail[0].offset > position + 1:
+            return None
+        skip = position + 1 - self._tail[0].offset
+        return list(islice(self._tail, skip, skip + limit))
+
+    def coordinator(self) -> Member | None:
+        return next((member for member in self.members.values() if member.role is Role.COORDINATOR), None)
+
+    def by_uid(self, uid: str) -> Member | None:
+        return next((member for member in self.members.values() if member.uid == uid), None)
+
+    # --- what passes without a trace
+
+    def transient(self, entry: Entry) -> None:
+        """Show an event to who is online now, and may see it."""
+        draft = entry.draft
+        shown = Shown(entry, frames.of_entry(entry))
+        key = (self.project_id, draft.kind, draft.sender_id, draft.run)
+        for lane in tuple(self.lanes):
+            if draft.origin != lane.session_id and access.sees(lane.member.site_id, lane.member.role, draft):
+                lane.pass_by(key, shown.frame)
+
+
+def _read(draft: Draft) -> JsonObject:
+    """The data of one of the relay's own events."""
+    data = json.loads(draft.data or b"{}")
+    assert isinstance(data, dict)
+    return data

@@ -1,0 +1,198 @@
+"""The records of the relay: frozen, keyword-only, one shape whatever database they came from.
+
+Times are integers: microseconds since 1970-01-01T00:00:00Z, named `*_us`. On the wire they are RFC 3339 strings
+(`rfc3339`). Ids are positive integers that are never used again; a site's `uid` is its name to the outside.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from relay.core.run_states import Status
+
+JsonObject = dict[str, Any]
+
+
+class Role(StrEnum):
+    COORDINATOR = "CO"
+    PARTICIPANT = "PA"
+
+    @property
+    def display(self) -> str:
+        return self.name.lower()
+
+
+class Kind(StrEnum):
+    """The kinds of events. A site publishes the first six; the others are the relay's own."""
+
+    COMMAND = "command"
+    UPDATE = "update"
+    PROGRESS = "progress"
+    LOG = "log"
+    KEY = "key"
+    MESSAGE = "message"
+    RUN = "run"
+    PARTICIPANT = "participant"
+    PROJECT = "project"
+    BATCH = "batch"
+    FILE = "file"
+
+
+PUBLISHABLE = frozenset({Kind.COMMAND, Kind.UPDATE, Kind.PROGRESS, Kind.LOG, Kind.KEY, Kind.MESSAGE})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class User:
+    id: int
+    username: str
+    email: str
+    password_hash: str = field(repr=False)
+    is_operator: bool
+    is_active: bool
+    created_us: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Site:
+    """`connected` and `seen_us` are what presence last wrote down; ask `Presence` for what is true now."""
+
+    id: int
+    uid: str
+    name: str
+    description: str
+    owner_id: int
+    connected: bool
+    seen_us: int
+    created_us: int
+    updated_us: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Token:
+    """A site's credential. The secret itself is nowhere: `digest` is its SHA-256."""
+
+    id: str
+    site_id: int
+    label: str
+    created_us: int
+    expires_us: int | None
+    revoked_us: int | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Project:
+    """`site_id` is the coordinator's; `batch` the number of the last batch that was started (0: none)."""
+
+    id: int
+    name: str
+    description: str
+    site_id: int
+    batch: int
+    tasks: list[JsonObject]
+    agent_config: JsonObject
+    agent_log: list[Any]
+    created_us: int
+    updated_us: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Participant:
+    """A site's part in a project. `joined` is the journal's head when it joined (0 for the first coordinator)."""
+
+    id: int
+    project_id: int
+    site_id: int
+    site_uid: str
+    role: Role
+    notes: str
+    joined: int
+    created_us: int
+    updated_us: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """One site's part in one batch. `tasks` is its own copy: rounds are counted in it."""
+
+    id: int
+    project_id: int
+    batch: int
+    participant_id: int
+    site_id: int
+    site_uid: str
+    role: Role
+    cur_seq: int
+    status: Status
+    tasks: list[JsonObject]
+    logs: list[Any]
+    artifacts: list[Any]
+    middle_artifacts: list[Any]
+    agent_advice: JsonObject
+    agent_diagnosis: JsonObject
+    created_us: int
+    updated_us: int
+
+    @property
+    def round(self) -> int | None:
+        """The current task's round, from 1; None where the task does not say."""
+        task = current_task(self.tasks, self.cur_seq)
+        number = task.get("config", {}).get("current_round") if task else None
+        return number if isinstance(number, int) else None
+
+
+def current_task(tasks: list[JsonObject], cur_seq: int) -> JsonObject | None:
+    """The task that `cur_seq` names, if the list has it."""
+    return next((task for task in tasks if task.get("seq") == cur_seq), None)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Draft:
+    """An event before it has its place in the journal.
+
+    Args:
+        audience: ids of the sites that may see it, besides the coordinator and the sender; None means every member.
+        subject_id: the site that one of the relay's own events is about.
+        data: JSON, as bytes; or None, and `payload` holds the bytes of a binary event.
+        origin: the session that published it, which is not shown its own event live.
+    """
+
+    kind: Kind
+    id: str
+    sender_id: int | None = None
+    sender_uid: str | None = None
+    subject_id: int | None = None
+    run: int | None = None
+    batch: int | None = None
+    audience: frozenset[int] | None = None
+    data: bytes | None = None
+    payload: bytes | None = field(default=None, repr=False)
+    receipts: bool = False
+    origin: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entry:
+    """An event in its place. `offset` is None while it is, and stays, transient."""
+
+    project_id: int
+    offset: int | None
+    at_us: int
+    draft: Draft
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Appended:
+    """What became of a draft: its offset, and whether it had been there already (idempotency)."""
+
+    offset: int
+    duplicate: bool
+
+
+def rfc3339(at_us: int) -> str:
+    """`1764064800123456` → `2025-11-25T10:00:00.123456Z`: always six digits, always Z."""
+    seconds, micros = divmod(at_us, 1_000_000)
+    moment = datetime.fromtimestamp(seconds, UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{micros:06d}Z"

@@ -1,0 +1,428 @@
+"""One running relay: its hubs, sessions, presence and writer, and the way to change anything.
+
+`Node.change` is how state changes: the rows and the journal entries that tell of them are one transaction, and once it
+has committed the hubs move on. Nothing is announced that did not happen, nothing happens unannounced.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import secrets
+import time
+import uuid
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from relay.core import access, frames
+from relay.core.hub import Hub, Member, TailLimits
+from relay.core.keeper import Keeper
+from relay.core.model import Draft, Entry, JsonObject, Kind, rfc3339
+from relay.core.outbox import OutboxLimits
+from relay.core.ports import StorageUnavailable, Store, Tx
+from relay.core.presence import Presence, PresenceLimits
+from relay.core.receipts import Receipts
+from relay.core.session import Session
+from relay.core.writer import JournalWriter, WriterLimits
+from relay.protocol.errors import unknown_project
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """Every bound of the core, with its default. `relay.config` sets them from the environment."""
+
+    tail: TailLimits = field(default_factory=TailLimits)
+    outbox: OutboxLimits = field(default_factory=OutboxLimits)
+    writer: WriterLimits = field(default_factory=WriterLimits)
+    presence: PresenceLimits = field(default_factory=PresenceLimits)
+    text_bytes: int = 1024 * 1024
+    payload_bytes: int = 16 * 1024 * 1024
+    sessions_per_site: int = 16
+    publishes_in_flight: int = 256
+    catch_up_reads: int = 3
+    """Sessions that may read a backlog from the journal at once."""
+
+
+class Bus(Protocol):
+    """Says "look" to who else serves this database."""
+
+    def announce(self, project_id: int, head: int) -> None: ...
+    def credentials_changed(self) -> None: ...
+
+
+class Change:
+    """A transaction under way, with the heads of its projects held."""
+
+    def __init__(self, tx: Tx, heads: dict[int, int], now_us: int) -> None:
+        self.tx = tx
+        self.now_us = now_us
+        self.entries: dict[int, list[Entry]] = {}
+        self._heads = heads
+
+    def head(self, project_id: int) -> int:
+        """The offset of the project's last entry, those of this change included."""
+        if project_id not in self._heads:
+            raise unknown_project()
+        return self._heads[project_id]
+
+    async def begin_journal(self, project_id: int) -> None:
+        """Give a project that this change creates its journal."""
+        await self.tx.journal.create(project_id, new_epoch())
+        self._heads[project_id] = 0
+
+    def tell(self, project_id: int, draft: Draft) -> int:
+        """Append an entry with this change. Returns its offset."""
+        offset = self.head(project_id) + 1
+        self._heads[project_id] = offset
+        entry = Entry(project_id=project_id, offset=offset, at_us=self.now_us, draft=draft)
+        self.entries.setdefault(project_id, []).append(entry)
+        return offset
+
+    def silence(self, project_id: int) -> list[Entry]:
+        """Take back what was to be told in a journal: the project, and the journal with it, is being deleted."""
+        return self.entries.pop(project_id, [])
+
+
+class Node:
+    """See the module."""
+
+    def __init__(self, store: Store, bus: Bus, limits: Limits, *, version: str, name: str) -> None:
+        self.store = store
+        self.bus = bus
+        self.limits = limits
+        self.version = version
+        self.name = name
+        self.hubs: dict[int, Hub] = {}
+        self.sessions: dict[int, set[Session]] = {}
+        self.writer = JournalWriter(store, limits.writer, self.now_us, self.committed)
+        self.keeper = Keeper(store, self.now_us)
+        self.presence = Presence(limits.presence, self._presence_changed)
+        self.receipts = Receipts()
+        self.catch_up = asyncio.Semaphore(limits.catch_up_reads)
+        self.on_committed: list[Callable[[int, Sequence[Entry]], None]] = []
+        """Called after each commit, before anything is shown: caches drop what is no longer true."""
+        self.on_presence: list[Callable[[int], None]] = []
+        self._opening: dict[int, asyncio.Task[Hub | None]] = {}
+        self._users_of_hub: dict[int, int] = {}
+        self._hubs_of_site: dict[int, set[int]] = {}
+        self._run_facts: OrderedDict[int, RunFacts] = OrderedDict()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @staticmethod
+    def now_us() -> int:
+        return time.time_ns() // 1000
+
+    async def start(self) -> None:
+        """Remember who was there when the last relay on this database ended."""
+        async with self.store.snapshot() as tx:
+            for site in await tx.sites.present():
+                self.presence.restore(site.id)
+
+    async def stop(self) -> None:
+        """Answer what was offered, write what waits, and end all tasks."""
+        await self.writer.drain()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for hub in self.hubs.values():
+            hub.close()
+        self.presence.close()
+        await self.keeper.close()
+
+    def spawn(self, coroutine: object, name: str) -> None:
+        """Run something beside, held and ended with the node; a failure is logged."""
+        task = asyncio.ensure_future(coroutine)  # type: ignore[call-overload]
+        task.set_name(name)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("task %s failed", task.get_name(), exc_info=error)
+
+    # --- changing state
+
+    @asynccontextmanager
+    async def change(self, *project_ids: int) -> AsyncIterator[Change]:
+        """A read-write transaction that holds the journals of these projects.
+
+        Raises:
+            ReplyError: `unavailable`; nothing was changed.
+        """
+        async with self.store.transaction() as tx:
+            held = await tx.journal.lock(project_ids) if project_ids else {}
+            change = Change(tx, {project_id: b.head for project_id, b in held.items()}, self.now_us())
+            yield change
+            for entries in change.entries.values():
+                await tx.journal.append(entries)
+        for project_id, entries in change.entries.items():
+            self.committed(project_id, entries)
+
+    def committed(self, project_id: int, entries: Sequence[Entry]) -> None:
+        """Entries are in the journal: show them, here and elsewhere."""
+        for callback in self.on_committed:
+            callback(project_id, entries)
+        hub = self.hubs.get(project_id)
+        if hub is not None:
+            hub.advance(entries)
+        else:
+            self._meet_newcomers(project_id, entries)
+        head = entries[-1].offset
+        assert head is not None
+        self.bus.announce(project_id, head)
+
+    def moved(self, project_id: int) -> None:
+        """Another process has appended to this project's journal."""
+        hub = self.hubs.get(project_id)
+        if hub is not None:
+            hub.look()
+
+    def _meet_newcomers(self, project_id: int, entries: Sequence[Entry]) -> None:
+        """A project without a hub here has a new member, and that one is connected: now it needs a hub."""
+        for entry in entries:
+            site_id = entry.draft.subject_id
+            if entry.draft.kind is Kind.PARTICIPANT and site_id is not None and self.sessions.get(site_id):
+                self.spawn(self._welcome_newcomer(project_id, site_id), f"join-{project_id}-{site_id}")
+
+    async def _welcome_newcomer(self, project_id: int, site_id: int) -> None:
+        async with self.use_hub(project_id) as hub:
+            if hub is not None and (member := hub.members.get(site_id)) is not None:
+                self.member_joined(hub, member)
+
+    # --- hubs
+
+    @asynccontextmanager
+    async def use_hub(self, project_id: int) -> AsyncIterator[Hub | None]:
+        """The project's hub, loaded if need be, and kept at least as long as the block. None: no such project."""
+        self._users_of_hub[project_id] = self._users_of_hub.get(project_id, 0) + 1
+        try:
+            yield self.hubs.get(project_id) or await self._open(project_id)
+        finally:
+            self._users_of_hub[project_id] -= 1
+            self.release(project_id)
+
+    async def _open(self, project_id: int) -> Hub | None:
+        """Load a hub once, however many ask for it meanwhile."""
+        task = self._opening.get(project_id)
+        if task is None:
+            task = asyncio.create_task(self._load(project_id), name=f"hub-{project_id}-load")
+            self._opening[project_id] = task
+            task.add_done_callback(lambda _: self._opening.pop(project_id, None))
+        return await asyncio.shield(task)
+
+    async def _load(self, project_id: int) -> Hub | None:
+        hub = Hub(project_id, self.store, self.limits.tail, self)
+        # Registered before the snapshot is taken: what commits meanwhile waits in the hub, and none is missed.
+        self.hubs[project_id] = hub
+        try:
+            async with self.store.snapshot() as tx:
+                bounds = await tx.journal.bounds(project_id)
+                participants = await tx.participants.of_project(project_id)
+                awaiting = await tx.journal.awaiting_receipt(project_id, limit=Receipts.PER_PROJECT)
+        except BaseException:
+            del self.hubs[project_id]
+            raise
+        if bounds is None:
+            del self.hubs[project_id]
+            return None
+        for participant in participants:
+            self._hubs_of_site.setdefault(participant.site_id, set()).add(project_id)
+        self.receipts.load(project_id, awaiting)
+        hub.load(bounds, participants)
+        return hub
+
+    def release(self, project_id: int) -> None:
+        """Let go of a hub that nobody uses and nobody is connected to."""
+        hub = self.hubs.get(project_id)
+        if hub is None or hub.lanes or project_id in self._opening or self._users_of_hub.get(project_id):
+            return
+        self._users_of_hub.pop(project_id, None)
+        del self.hubs[project_id]
+        hub.close()
+        self.receipts.drop(project_id)
+        for site_id in list(hub.members):
+            self._forget_hub(site_id, project_id)
+
+    def _forget_hub(self, site_id: int, project_id: int) -> None:
+        hubs = self._hubs_of_site.get(site_id)
+        if hubs is not None:
+            hubs.discard(project_id)
+            if not hubs:
+                del self._hubs_of_site[site_id]
+
+    # --- what hubs tell
+
+    def member_joined(self, hub: Hub, member: Member) -> None:
+        self._hubs_of_site.setdefault(member.site_id, set()).add(hub.project_id)
+        for session in tuple(self.sessions.get(member.site_id, ())):
+            if session.live and hub.project_id not in session.outbox.lanes:
+                position = member.joined
+                session.outbox.reply(
+                    frames.text(
+                        {"type": "subscribed", "project": hub.project_id}
+                        | self.describe(hub, member, position, recovered=True)
+                    )
+                )
+                session.outbox.subscribe(hub, member, position)
+
+    def member_left(self, hub: Hub, member: Member, reason: str) -> None:
+        self._forget_hub(member.site_id, hub.project_id)
+        self.keeper.forget(member.site_id, hub.project_id)
+        for session in tuple(self.sessions.get(member.site_id, ())):
+            if hub.project_id in session.outbox.lanes:
+                session.outbox.unsubscribe(hub.project_id)
+                session.outbox.reply(frames.text({"type": "unsubscribed", "project": hub.project_id, "reason": reason}))
+        if not hub.lanes:
+            asyncio.get_running_loop().call_soon(self.release, hub.project_id)
+
+    def wants_receipt(self, hub: Hub, entry: Entry) -> None:
+        self.receipts.expect(hub.project_id, entry)
+
+    def describe(self, hub: Hub, member: Member, position: int, *, recovered: bool) -> JsonObject:
+        """What `welcome` and `subscribed` say of a project."""
+        return {
+            "role": member.role.display,
+            "epoch": hub.epoch,
+            "offset": hub.head,
+            "from": position,
+            "recovered": recovered,
+            "online": self.online_uids(hub, member),
+        }
+
+    def online_uids(self, hub: Hub, viewer: Member) -> list[str]:
+        """Who is online, of those whose presence the viewer may see; itself not among them."""
+        return [
+            member.uid
+            for member in hub.members.values()
+            if member.site_id != viewer.site_id
+            and access.sees_presence_of(viewer.role, member.role)
+            and self.presence.is_online(member.site_id)
+        ]
+
+    # --- sessions and presence
+
+    def add_session(self, session: Session) -> None:
+        self.sessions.setdefault(session.site.id, set()).add(session)
+
+    def open_presence(self, session: Session) -> None:
+        self.presence.session_opened(session.site.id)
+        session.counted = True
+
+    def remove_session(self, session: Session, *, clean: bool) -> None:
+        site_id = session.site.id
+        projects = list(session.outbox.lanes)
+        session.end()
+        of_site = self.sessions.get(site_id)
+        if of_site is not None:
+            of_site.discard(session)
+            if not of_site:
+                del self.sessions[site_id]
+        if session.counted:
+            session.counted = False
+            self.presence.session_closed(site_id, clean=clean)
+        for project_id in projects:
+            self.release(project_id)
+
+    def all_sessions(self) -> Iterable[Session]:
+        return [session for of_site in self.sessions.values() for session in of_site]
+
+    def _presence_changed(self, site_id: int, online: bool) -> None:
+        self.keeper.changed_presence(site_id, online)
+        for callback in self.on_presence:
+            callback(site_id)
+        at = rfc3339(self.now_us())
+        for project_id in self._hubs_of_site.get(site_id, ()):
+            hub = self.hubs[project_id]
+            member = hub.members.get(site_id)
+            if member is None:
+                continue
+            frame = frames.text(
+                {
+                    "type": "presence",
+                    "project": project_id,
+                    "site": member.uid,
+                    "state": "online" if online else "offline",
+                    "at": at,
+                }
+            )
+            for lane in tuple(hub.lanes):
+                if lane.member.site_id != site_id and access.sees_presence_of(lane.member.role, member.role):
+                    lane.pass_by(("presence", project_id, site_id), frame)
+
+    # --- small facts that never change
+
+    async def run_facts(self, run_id: int) -> RunFacts | None:
+        """The project, batch and site of a run: fixed when it is made, so they may be remembered."""
+        facts = self._run_facts.get(run_id)
+        if facts is None:
+            async with self.store.snapshot() as tx:
+                run = await tx.runs.get(run_id)
+            if run is None:
+                return None
+            facts = RunFacts(project_id=run.project_id, batch=run.batch, site_id=run.site_id)
+            self._run_facts[run_id] = facts
+            while len(self._run_facts) > 10_000:
+                self._run_facts.popitem(last=False)
+        return facts
+
+    # --- credentials
+
+    async def recheck_sessions(self) -> None:
+        """Credentials may have changed: close the sessions whose token, site or user is no longer good."""
+        sessions = list(self.all_sessions())
+        if not sessions:
+            return
+        token_ids = list({session.token_id for session in sessions if session.token_id is not None})
+        site_ids = list({session.site.id for session in sessions})
+        try:
+            async with self.store.snapshot() as tx:
+                bad_tokens = await tx.tokens.invalid_among(token_ids, self.now_us())
+                bad_sites = await tx.sites.unusable_among(site_ids)
+        except StorageUnavailable as error:
+            log.warning("sessions not checked: %s", error.cause)
+            return
+        for session in sessions:
+            if session.site.id in bad_sites:
+                session.close_gone()
+            elif session.token_id in bad_tokens:
+                session.close_unauthenticated()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunFacts:
+    project_id: int
+    batch: int
+    site_id: int
+
+
+def new_epoch() -> str:
+    """A name for an incarnation of a journal; unlike any other's, with near certainty."""
+    return secrets.token_hex(4)
+
+
+def own_event(
+    kind: Kind,
+    data: JsonObject,
+    *,
+    audience: frozenset[int] | None = None,
+    subject_id: int | None = None,
+    run: int | None = None,
+    batch: int | None = None,
+) -> Draft:
+    """An event of the relay's own: from nobody, with a fresh id."""
+    return Draft(
+        kind=kind,
+        id=str(uuid.uuid4()),
+        data=json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode(),
+        audience=audience,
+        subject_id=subject_id,
+        run=run,
+        batch=batch,
+    )

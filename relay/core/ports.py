@@ -1,0 +1,257 @@
+"""The ports: what the core needs from the storage and from a socket, and nothing about how it is done.
+
+`Store` is served by `db` on SQLite and on PostgreSQL. All state changes and the journal entries that tell of them go
+through one `Tx`, which commits whole or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Protocol
+
+from relay.core.model import (
+    Draft,
+    Entry,
+    JsonObject,
+    Participant,
+    Project,
+    Role,
+    Run,
+    Site,
+    Token,
+    User,
+)
+from relay.core.run_states import Status
+from relay.protocol.errors import ErrorCode, ReplyError
+from relay.protocol.position import JournalBounds
+
+
+class StorageUnavailable(ReplyError):
+    """The database or the disk does not answer, or answers that it cannot now. Try again later."""
+
+    def __init__(self, cause: str) -> None:
+        super().__init__(ErrorCode.UNAVAILABLE, "the storage did not answer; nothing was stored, try again")
+        self.cause = cause
+        """For the log, not for the client: it may name hosts."""
+
+
+class AlreadyThere(Exception):
+    """A unique value (a name, a uid, an event's id) is taken. Nothing of the transaction was stored."""
+
+
+class Journal(Protocol):
+    """A project's log of events. Offset order is commit order: an append holds the project's head until it commits."""
+
+    async def create(self, project_id: int, epoch: str) -> None: ...
+    async def lock(self, project_ids: Iterable[int]) -> dict[int, JournalBounds]:
+        """Take the heads, in ascending order of project id, until the transaction ends; leave out absent projects."""
+
+    async def bounds(self, project_id: int) -> JournalBounds | None: ...
+    async def offsets_of(self, project_id: int, ids: Sequence[tuple[int, str]]) -> dict[tuple[int, str], int]:
+        """The offsets of those (sender, event id) that are in the journal already."""
+
+    async def append(self, entries: Sequence[Entry]) -> None:
+        """Store entries whose offsets follow on the locked heads, and move the heads.
+
+        Raises:
+            AlreadyThere: an event of this sender and id is there.
+        """
+
+    async def read(
+        self, project_id: int, after: int, *, limit: int, max_bytes: int, kind: str | None = None
+    ) -> list[Entry]:
+        """Entries after an offset, in order: at most `limit`, and past the first only while they fit `max_bytes`."""
+
+    async def get(self, project_id: int, offset: int) -> Entry | None: ...
+    async def awaiting_receipt(self, project_id: int, *, limit: int) -> list[Entry]:
+        """The newest `limit` entries whose sender asked for receipts, in order, without their payloads."""
+
+
+class Cursors(Protocol):
+    async def of_site(self, site_id: int) -> dict[int, int]:
+        """Project id → the highest offset that the site has acknowledged."""
+
+    async def advance(self, cursors: Mapping[tuple[int, int], int], now_us: int) -> None:
+        """Move the cursors of (site id, project id) forward; never back."""
+
+
+class Users(Protocol):
+    async def get(self, user_id: int) -> User | None: ...
+    async def by_name(self, username: str) -> User | None: ...
+    async def page(self, *, limit: int, skip: int) -> tuple[int, list[User]]: ...
+    async def create(
+        self, *, username: str, email: str, password_hash: str, is_operator: bool, now_us: int
+    ) -> User: ...
+    async def set_password(self, user_id: int, password_hash: str) -> None: ...
+    async def set_active(self, user_id: int, active: bool) -> None: ...
+
+
+class Tokens(Protocol):
+    async def by_digest(self, digest: bytes) -> Token | None: ...
+    async def create(self, token: Token, digest: bytes) -> None: ...
+    async def revoke(self, token_id: str, now_us: int) -> bool: ...
+    async def of_site(self, site_id: int | None) -> list[Token]: ...
+    async def invalid_among(self, token_ids: Sequence[str], now_us: int) -> set[str]:
+        """Those that are revoked, expired or gone."""
+
+
+class Sites(Protocol):
+    async def get(self, site_id: int) -> Site | None: ...
+    async def by_uid(self, uid: str) -> Site | None: ...
+    async def by_name(self, name: str) -> Site | None: ...
+    async def many(self, site_ids: Sequence[int]) -> dict[int, Site]: ...
+    async def ids_of_owner(self, user_id: int) -> list[int]: ...
+    async def visible_to(self, user_id: int | None, *, limit: int, skip: int) -> tuple[int, list[Site]]:
+        """The sites of a user and those that it meets in projects (None: all): how many, and one page."""
+
+    async def visible(self, user_id: int, site_id: int) -> bool: ...
+    async def create(self, *, uid: str, name: str, description: str, owner_id: int, now_us: int) -> Site: ...
+    async def update(self, site_id: int, *, name: str, description: str, now_us: int) -> None: ...
+    async def delete(self, site_id: int) -> None: ...
+    async def record_presence(self, states: Mapping[int, tuple[bool, int]]) -> None:
+        """Site id → (connected, seen_us), as presence knows it."""
+
+    async def present(self) -> list[Site]:
+        """The sites that were connected when presence last wrote it down."""
+
+    async def unusable_among(self, site_ids: Sequence[int]) -> set[int]:
+        """Those that are deleted, or whose user is disabled."""
+
+
+class Projects(Protocol):
+    async def get(self, project_id: int) -> Project | None: ...
+    async def by_name(self, name: str) -> Project | None: ...
+    async def visible_to(self, user_id: int | None, *, limit: int, skip: int) -> tuple[int, list[Project]]: ...
+    async def many(self, project_ids: Sequence[int]) -> dict[int, Project]: ...
+    async def create(
+        self, *, name: str, description: str, site_id: int, tasks: list[JsonObject], now_us: int
+    ) -> Project: ...
+    async def update(self, project: Project) -> None:
+        """Store everything of it but id and times of creation."""
+
+    async def set_batch(self, project_id: int, batch: int, now_us: int) -> None: ...
+    async def delete(self, project_id: int) -> None: ...
+
+
+class Participants(Protocol):
+    async def get(self, participant_id: int) -> Participant | None: ...
+    async def of_project(self, project_id: int) -> list[Participant]: ...
+    async def of_site(self, site_id: int) -> list[Participant]: ...
+    async def visible_to(self, user_id: int | None, *, limit: int, skip: int) -> tuple[int, list[Participant]]: ...
+    async def create(
+        self, *, project_id: int, site_id: int, role: Role, notes: str, joined: int, now_us: int
+    ) -> Participant: ...
+    async def set_notes(self, participant_id: int, notes: str, now_us: int) -> None: ...
+    async def delete(self, participant_id: int) -> None: ...
+
+
+class Runs(Protocol):
+    async def get(self, run_id: int) -> Run | None: ...
+    async def of_batch(self, project_id: int, batch: int) -> list[Run]: ...
+    async def of_project(
+        self, project_id: int, *, batch: int | None = None, site_id: int | None = None, active: bool | None = None
+    ) -> list[Run]: ...
+    async def open_batch(self, project_id: int) -> int | None:
+        """The batch that has a run which is neither Failed nor Success, if any."""
+
+    async def active_for(self, user_id: int | None) -> list[Run]:
+        """Runs that have not ended, as far as the user's sites may see them (None: all)."""
+
+    async def visible_to(self, user_id: int | None, *, limit: int, skip: int) -> tuple[int, list[Run]]: ...
+    async def create(
+        self, participants: Sequence[Participant], *, batch: int, tasks: list[JsonObject], now_us: int
+    ) -> list[Run]: ...
+    async def set_state(
+        self, run_id: int, *, status: Status, cur_seq: int, tasks: list[JsonObject], now_us: int
+    ) -> None: ...
+    async def set_fields(self, run_id: int, fields: Mapping[str, Any], now_us: int) -> None:
+        """Store JSON columns by name: logs, artifacts, middle_artifacts, agent_advice, agent_diagnosis."""
+
+
+class Deadlines(Protocol):
+    async def set(self, project_id: int, batch: int, due_us: int) -> None: ...
+    async def drop(self, project_id: int, batch: int) -> None: ...
+    async def all(self) -> list[tuple[int, int, int]]:
+        """(due_us, project id, batch), the next one first."""
+
+
+class ProgressTable(Protocol):
+    async def put(self, entries: Sequence[Entry]) -> None: ...
+    async def of_batch(self, project_id: int, batch: int) -> list[Entry]: ...
+
+
+class Keys(Protocol):
+    async def put(self, site_id: int, keys: Mapping[str, str]) -> None: ...
+    async def of_sites(self, site_ids: Sequence[int]) -> dict[int, dict[str, str]]: ...
+
+
+class Tx(Protocol):
+    """One transaction; its parts share it."""
+
+    @property
+    def journal(self) -> Journal: ...
+    @property
+    def cursors(self) -> Cursors: ...
+    @property
+    def users(self) -> Users: ...
+    @property
+    def tokens(self) -> Tokens: ...
+    @property
+    def sites(self) -> Sites: ...
+    @property
+    def projects(self) -> Projects: ...
+    @property
+    def participants(self) -> Participants: ...
+    @property
+    def runs(self) -> Runs: ...
+    @property
+    def deadlines(self) -> Deadlines: ...
+    @property
+    def progress(self) -> ProgressTable: ...
+    @property
+    def keys(self) -> Keys: ...
+
+
+class Store(Protocol):
+    """The storage.
+
+    Both context managers raise `StorageUnavailable` when the storage does not answer within its time-outs, and never
+    leave a transaction open, also when the task is cancelled.
+    """
+
+    def transaction(self) -> AbstractAsyncContextManager[Tx]:
+        """A read-write transaction: committed when the block ends, rolled back when it raises."""
+
+    def snapshot(self) -> AbstractAsyncContextManager[Tx]:
+        """A read-only transaction in which all queries see one and the same state."""
+
+    async def append_fast(self, drafts: Mapping[int, Sequence[Draft]], now_us: int) -> dict[int, JournalBounds]:
+        """Append drafts to the journals of projects, in one commit, in the fewest round trips.
+
+        Returns the bounds of each project after the append; the drafts have the last offsets, in order. Projects that
+        do not exist are left out, and nothing is stored for them.
+
+        Raises:
+            AlreadyThere: an id is in a journal already; nothing was stored. Use a transaction, and look.
+        """
+
+
+class Link(Protocol):
+    """One open socket, as the core sees it: frames go in, and never block."""
+
+    @property
+    def writable(self) -> bool:
+        """False while the socket's buffer is above its high-water mark: write no more than you must."""
+
+    def send(self, frame: bytes) -> None:
+        """Hand over a whole WebSocket frame. Does nothing once the socket is gone."""
+
+    def pending_bytes(self) -> int:
+        """Bytes handed over that the operating system has not taken yet."""
+
+    async def drained(self) -> None:
+        """Wait until `writable`, or until the socket is gone."""
+
+    def close(self, code: int, reason: str) -> None:
+        """Start the closing handshake; the socket is cut if the peer does not answer."""
