@@ -180,14 +180,16 @@ class Sites:
         values = {"user_id": user_id, "site_id": site_id}
         return await self._db.fetch_one(IS_VISIBLE_SITE, values) is not None
 
-    async def create(self, *, uid: str, name: str, description: str, owner_id: int, now_us: int) -> Site:
+    async def create(
+        self, *, uid: str, name: str, description: str, owner_id: int, connected: bool, now_us: int
+    ) -> Site:
         site = await self._one(
             CREATE_SITE,
             uid=uid,
             name=name,
             description=description,
             owner_id=owner_id,
-            connected=True,
+            connected=connected,
             seen_us=now_us,
             now_us=now_us,
         )

@@ -15,13 +15,14 @@ ADVANCE = """INSERT INTO cursors (site_id, project_id, "offset", updated_us)
     ON CONFLICT (site_id, project_id) DO UPDATE SET "offset" = excluded."offset", updated_us = excluded.updated_us
     WHERE excluded."offset" > cursors."offset" """
 
-PUT_PROGRESS = """INSERT INTO progress (project_id, run, batch, sender_id, sender_uid, id, at_us, is_binary, body)
+_PROGRESS = "project_id, run, batch, sender_id, sender_uid, id, at_us, audience, is_binary, body"
+PUT_PROGRESS = f"""INSERT INTO progress ({_PROGRESS})
     SELECT p.id, CAST(:run AS BIGINT), CAST(:batch AS BIGINT), CAST(:sender_id AS BIGINT), CAST(:sender_uid AS TEXT),
-           CAST(:id AS TEXT), CAST(:at_us AS BIGINT), CAST(:is_binary AS BOOLEAN), :body
+           CAST(:id AS TEXT), CAST(:at_us AS BIGINT), CAST(:audience AS TEXT), CAST(:is_binary AS BOOLEAN), :body
     FROM projects p WHERE p.id = :project_id
-    ON CONFLICT (run, sender_id) DO UPDATE SET id = excluded.id, at_us = excluded.at_us,
+    ON CONFLICT (run, sender_id) DO UPDATE SET id = excluded.id, at_us = excluded.at_us, audience = excluded.audience,
         is_binary = excluded.is_binary, body = excluded.body WHERE excluded.at_us >= progress.at_us"""
-PROGRESS_OF_BATCH = """SELECT project_id, run, batch, sender_id, sender_uid, id, at_us, is_binary, body FROM progress
+PROGRESS_OF_BATCH = f"""SELECT {_PROGRESS} FROM progress
     WHERE project_id = :project_id AND batch = :batch ORDER BY run, sender_id"""
 
 
@@ -62,6 +63,7 @@ class Progress:
             "sender_uid",
             "id",
             "at_us",
+            "audience",
             "is_binary",
             "body",
         )

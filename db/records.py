@@ -164,6 +164,7 @@ def progress(row: Row) -> Entry:
             sender_uid=row["sender_uid"],
             run=row["run"],
             batch=row["batch"],
+            audience=None if row["audience"] is None else frozenset(json.loads(row["audience"])),
             data=None if binary else body,
             payload=body if binary else None,
         ),

@@ -38,6 +38,7 @@ _JSON_COLUMNS = frozenset({"logs", "artifacts", "middle_artifacts", "agent_advic
 SET_DEADLINE = """INSERT INTO deadlines (project_id, batch, due_us) VALUES (:project_id, :batch, :due_us)
     ON CONFLICT (project_id, batch) DO UPDATE SET due_us = excluded.due_us"""
 DROP_DEADLINE = "DELETE FROM deadlines WHERE project_id = :project_id AND batch = :batch"
+DEADLINE = "SELECT due_us FROM deadlines WHERE project_id = :project_id AND batch = :batch"
 DEADLINES = "SELECT due_us, project_id, batch FROM deadlines ORDER BY due_us"
 
 
@@ -149,6 +150,10 @@ class Deadlines:
 
     async def drop(self, project_id: int, batch: int) -> None:
         await self._db.execute(DROP_DEADLINE, {"project_id": project_id, "batch": batch})
+
+    async def get(self, project_id: int, batch: int) -> int | None:
+        row = await self._db.fetch_one(DEADLINE, {"project_id": project_id, "batch": batch})
+        return None if row is None else row["due_us"]
 
     async def all(self) -> list[tuple[int, int, int]]:
         rows = await self._db.fetch_all(DEADLINES)

@@ -150,6 +150,7 @@ CREATE TABLE progress (
     sender_uid TEXT NOT NULL,
     id TEXT NOT NULL,
     at_us BIGINT NOT NULL,
+    audience TEXT,
     is_binary BOOLEAN NOT NULL,
     body $BYTES NOT NULL,
     PRIMARY KEY (run, sender_id)

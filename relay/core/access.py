@@ -113,6 +113,14 @@ def require_own_run(principal: Principal, run_site_id: int, members: Iterable[Me
     raise unknown_run()
 
 
+def may_see_member(principal: Principal, member: Member, members: Iterable[Member]) -> bool:
+    """A coordinator sees all members, a participant itself and the coordinator, an operator all."""
+    members = list(members)
+    if may(principal, Action.SEE_ALL_RUNS, members) or principal.acts_for(member.site_id):
+        return True
+    return member.role is Role.COORDINATOR and may(principal, Action.SEE_PROJECT, members)
+
+
 def sees(site_id: int, role: Role, event: Draft) -> bool:
     """Whether a member may be shown an event (protocol, section 6).
 

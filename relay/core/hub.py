@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from relay.core import access, frames
 from relay.core.model import Draft, Entry, JsonObject, Kind, Participant, Role
-from relay.core.ports import Store
+from relay.core.ports import StorageUnavailable, Store
 from relay.protocol.position import JournalBounds
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 GAP_PATIENCE_S = 0.05
 """How long an entry may be overtaken by later ones before the journal is asked for it."""
+LOOK_AGAIN_S = 0.5
+"""Before the journal is asked again, after the storage did not answer."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -148,15 +150,18 @@ class Hub:
             self.look()
 
     async def _read_on(self) -> None:
+        """Read to the journal's head. While the storage does not answer, ask again until it does."""
         while True:
-            async with self._store.snapshot() as tx:
-                bounds = await tx.journal.bounds(self.project_id)
-                entries = await tx.journal.read(self.project_id, self.head, limit=256, max_bytes=self._limits.bytes)
+            try:
+                async with self._store.snapshot() as tx:
+                    bounds = await tx.journal.bounds(self.project_id)
+                    entries = await tx.journal.read(self.project_id, self.head, limit=256, max_bytes=self._limits.bytes)
+            except StorageUnavailable:
+                await asyncio.sleep(LOOK_AGAIN_S)
+                continue
             if bounds is None:
                 return
-            if bounds.epoch != self.epoch:
-                self.epoch = bounds.epoch
-            self.oldest = bounds.oldest
+            self.epoch, self.oldest = bounds.epoch, bounds.oldest
             if not entries:
                 return
             self.advance(entries)
@@ -203,7 +208,7 @@ class Hub:
         member = self.members.get(entry.draft.subject_id or 0)
         if change["change"] == "left" and member is not None and member.participant_id == change["participant"]:
             del self.members[member.site_id]
-            self._watcher.member_left(self, member, change.get("reason", "left"))
+            self._watcher.member_left(self, member, entry.draft.reason or "left")
 
     def _close_if_deleted(self, entry: Entry) -> None:
         if _read(entry.draft).get("change") == "deleted":

@@ -156,7 +156,8 @@ class Draft:
         audience: ids of the sites that may see it, besides the coordinator and the sender; None means every member.
         subject_id: the site that one of the relay's own events is about.
         data: JSON, as bytes; or None, and `payload` holds the bytes of a binary event.
-        origin: the session that published it, which is not shown its own event live.
+        origin: the session that published it, which is not shown its own event live. Not stored.
+        reason: why a member left: what its `unsubscribed` says. Not stored.
     """
 
     kind: Kind
@@ -171,6 +172,7 @@ class Draft:
     payload: bytes | None = field(default=None, repr=False)
     receipts: bool = False
     origin: str | None = None
+    reason: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

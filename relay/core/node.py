@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from relay.core import access, frames
+from relay.core.deadlines import Deadlines
 from relay.core.hub import Hub, Member, TailLimits
 from relay.core.keeper import Keeper
 from relay.core.model import Draft, Entry, JsonObject, Kind, rfc3339
@@ -50,10 +51,9 @@ class Limits:
 
 
 class Bus(Protocol):
-    """Says "look" to who else serves this database."""
+    """Says "look" to who else serves this database. Hints may be lost; whoever has missed some looks for itself."""
 
     def announce(self, project_id: int, head: int) -> None: ...
-    def credentials_changed(self) -> None: ...
 
 
 class Change:
@@ -64,6 +64,7 @@ class Change:
         self.now_us = now_us
         self.entries: dict[int, list[Entry]] = {}
         self._heads = heads
+        self._unstored: set[int] = set()
 
     def head(self, project_id: int) -> int:
         """The offset of the project's last entry, those of this change included."""
@@ -84,9 +85,15 @@ class Change:
         self.entries.setdefault(project_id, []).append(entry)
         return offset
 
-    def silence(self, project_id: int) -> list[Entry]:
-        """Take back what was to be told in a journal: the project, and the journal with it, is being deleted."""
-        return self.entries.pop(project_id, [])
+    def forget(self, project_id: int) -> None:
+        """The project is deleted with this change, and its journal too: what is told is shown, and not stored."""
+        self._unstored.add(project_id)
+
+    async def store(self) -> None:
+        """Append what was told. Called once, at the end of the transaction."""
+        for project_id, entries in self.entries.items():
+            if project_id not in self._unstored:
+                await self.tx.journal.append(entries)
 
 
 class Node:
@@ -100,7 +107,8 @@ class Node:
         self.name = name
         self.hubs: dict[int, Hub] = {}
         self.sessions: dict[int, set[Session]] = {}
-        self.writer = JournalWriter(store, limits.writer, self.now_us, self.committed)
+        self.writer = JournalWriter(store, limits.writer, self.now_us, self.committed, self.doubt)
+        self.deadlines = Deadlines(self.now_us)
         self.keeper = Keeper(store, self.now_us)
         self.presence = Presence(limits.presence, self._presence_changed)
         self.receipts = Receipts()
@@ -127,6 +135,7 @@ class Node:
     async def stop(self) -> None:
         """Answer what was offered, write what waits, and end all tasks."""
         await self.writer.drain()
+        self.deadlines.close()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -156,12 +165,15 @@ class Node:
         Raises:
             ReplyError: `unavailable`; nothing was changed.
         """
-        async with self.store.transaction() as tx:
-            held = await tx.journal.lock(project_ids) if project_ids else {}
-            change = Change(tx, {project_id: b.head for project_id, b in held.items()}, self.now_us())
-            yield change
-            for entries in change.entries.values():
-                await tx.journal.append(entries)
+        try:
+            async with self.store.transaction() as tx:
+                held = await tx.journal.lock(project_ids) if project_ids else {}
+                change = Change(tx, {project_id: b.head for project_id, b in held.items()}, self.now_us())
+                yield change
+                await change.store()
+        except (StorageUnavailable, asyncio.CancelledError):
+            self.doubt(project_ids)
+            raise
         for project_id, entries in change.entries.items():
             self.committed(project_id, entries)
 
@@ -177,6 +189,13 @@ class Node:
         head = entries[-1].offset
         assert head is not None
         self.bus.announce(project_id, head)
+
+    def doubt(self, project_ids: Iterable[int]) -> None:
+        """A commit was cut off: it may have happened or not. The hubs look for themselves."""
+        for project_id in project_ids:
+            for callback in self.on_committed:
+                callback(project_id, ())
+            self.moved(project_id)
 
     def moved(self, project_id: int) -> None:
         """Another process has appended to this project's journal."""
@@ -415,6 +434,7 @@ def own_event(
     subject_id: int | None = None,
     run: int | None = None,
     batch: int | None = None,
+    reason: str | None = None,
 ) -> Draft:
     """An event of the relay's own: from nobody, with a fresh id."""
     return Draft(
@@ -425,4 +445,5 @@ def own_event(
         subject_id=subject_id,
         run=run,
         batch=batch,
+        reason=reason,
     )

@@ -69,6 +69,11 @@ class Lane:
         elif access.sees(self.member.site_id, self.member.role, draft):
             self._outbox.link.send(shown.frame)
 
+    def sent(self, offset: int) -> None:
+        """This session published the entry at `offset`: remember it, if the session is still to come by there."""
+        if offset > self.position:
+            self.own.add(offset)
+
     def pass_by(self, key: Hashable, frame: bytes) -> None:
         self._outbox.transient(key, frame)
 

@@ -106,7 +106,11 @@ class Sites(Protocol):
         """The sites of a user and those that it meets in projects (None: all): how many, and one page."""
 
     async def visible(self, user_id: int, site_id: int) -> bool: ...
-    async def create(self, *, uid: str, name: str, description: str, owner_id: int, now_us: int) -> Site: ...
+    async def create(
+        self, *, uid: str, name: str, description: str, owner_id: int, connected: bool, now_us: int
+    ) -> Site:
+        """Raises `AlreadyThere` if the uid or the name is taken."""
+
     async def update(self, site_id: int, *, name: str, description: str, now_us: int) -> None: ...
     async def delete(self, site_id: int) -> None: ...
     async def record_presence(self, states: Mapping[int, tuple[bool, int]]) -> None:
@@ -172,6 +176,9 @@ class Runs(Protocol):
 class Deadlines(Protocol):
     async def set(self, project_id: int, batch: int, due_us: int) -> None: ...
     async def drop(self, project_id: int, batch: int) -> None: ...
+    async def get(self, project_id: int, batch: int) -> int | None:
+        """When the batch is due, in microseconds since 1970, if it has a deadline."""
+
     async def all(self) -> list[tuple[int, int, int]]:
         """(due_us, project id, batch), the next one first."""
 

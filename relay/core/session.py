@@ -38,6 +38,7 @@ class Session:
         store: Store,
         limits: OutboxLimits,
         catch_up: asyncio.Semaphore,
+        flight: asyncio.Semaphore,
         on_close: Callable[[SessionClosed], None],
     ) -> None:
         self.id = session_id
@@ -52,7 +53,7 @@ class Session:
         """Presence counts this session."""
         self.client = ""
         self.pending_joins: set[int] = set()
-        self.in_flight = 0
+        self.flight = flight
         self.closed: SessionClosed | None = None
         self._on_close = on_close
         self._timers: list[asyncio.TimerHandle] = []

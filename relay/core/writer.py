@@ -10,7 +10,7 @@ import asyncio
 import logging
 import uuid
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from relay.core.model import Appended, Draft, Entry
@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 Answer = Callable[[Appended | ReplyError], None]
 OnCommitted = Callable[[int, Sequence[Entry]], None]
+OnDoubt = Callable[[Iterable[int]], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,15 +43,24 @@ class _Offered:
 
 
 class JournalWriter:
-    """See the module. `on_committed(project_id, entries)` is called right after each commit, before the answers."""
+    """See the module. `on_committed(project_id, entries)` is called right after each commit, before the answers.
+
+    `on_doubt(project_ids)` is called when the storage gave no answer: what was offered may be in the journal after all.
+    """
 
     def __init__(
-        self, store: Store, limits: WriterLimits, now_us: Callable[[], int], on_committed: OnCommitted
+        self,
+        store: Store,
+        limits: WriterLimits,
+        now_us: Callable[[], int],
+        on_committed: OnCommitted,
+        on_doubt: OnDoubt,
     ) -> None:
         self._store = store
         self._limits = limits
         self._now_us = now_us
         self._on_committed = on_committed
+        self._on_doubt = on_doubt
         self._queue: deque[_Offered] = deque()
         self._queue_bytes = 0
         self._task: asyncio.Task[None] | None = None
@@ -114,6 +124,7 @@ class JournalWriter:
                 await self._append_or_find(batch)
         except StorageUnavailable as error:
             log.warning("publishes not stored: %s", error.cause, extra={"publishes": len(batch)})
+            self._on_doubt({offered.project_id for offered in batch})
             for offered in batch:
                 offered.answer(error)
         except Exception:

@@ -1,0 +1,138 @@
+"""Users and site tokens: make them, list them, revoke them. The command line's side of authentication.
+
+A token is shown once, when it is made; what is stored is its SHA-256. It is random enough (256 bits) that a plain hash
+protects it as well as a slow one would.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import uuid
+
+from relay.core.model import Site, Token, User
+from relay.core.passwords import MAX_BYTES, MIN_LENGTH
+from relay.core.ports import AlreadyThere, Store
+from relay.protocol.errors import ErrorCode, ReplyError, invalid, unknown_site
+
+TOKEN_PREFIX = "sfr_"  # noqa: S105 - a prefix, not a secret
+"""So that a token is known for what it is wherever it turns up: in a log, in a leaked file."""
+
+
+def digest_of(token: str) -> bytes:
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+
+
+def check_password(password: str) -> None:
+    """Refuse a password that is too short or absurdly long.
+
+    Raises:
+        ReplyError: `invalid`.
+    """
+    if len(password) < MIN_LENGTH:
+        raise invalid(password=f"at least {MIN_LENGTH} characters, got {len(password)}")
+    if len(password.encode("utf-8", "surrogatepass")) > MAX_BYTES:
+        raise invalid(password=f"at most {MAX_BYTES} bytes")
+
+
+def check_username(username: str) -> None:
+    """Refuse a name that cannot stand in a Basic header, or in a table.
+
+    Raises:
+        ReplyError: `invalid`.
+    """
+    if not 1 <= len(username) <= 150 or ":" in username or not username.isprintable():
+        raise invalid(username="1 to 150 printable characters, without a colon")
+
+
+async def create_user(
+    store: Store, *, username: str, email: str, password_hash: str, is_operator: bool, now_us: int
+) -> User:
+    """Raises `ReplyError` with `exists` if the name is taken."""
+    check_username(username)
+    try:
+        async with store.transaction() as tx:
+            return await tx.users.create(
+                username=username,
+                email=email,
+                password_hash=password_hash,
+                is_operator=is_operator,
+                now_us=now_us,
+            )
+    except AlreadyThere:
+        raise ReplyError(ErrorCode.EXISTS, f"a user {username!r} exists") from None
+
+
+async def create_site(store: Store, *, owner: str, uid: str | None, name: str, description: str, now_us: int) -> Site:
+    """Make a site for a user, by the command line. It counts as disconnected until it is seen.
+
+    Raises:
+        ReplyError: `invalid`, `exists`.
+    """
+    uid = str(uuid.uuid4()) if uid is None else uid.lower()
+    try:
+        uuid.UUID(uid)
+    except ValueError:
+        raise invalid(uid=f"a UUID, got {uid!r}") from None
+    if not 1 <= len(name) <= 100:
+        raise invalid(name="1 to 100 characters")
+    try:
+        async with store.transaction() as tx:
+            user = await tx.users.by_name(owner)
+            if user is None:
+                raise invalid(owner=f"there is no user {owner!r}; make one with `starfish-relay user create {owner}`")
+            return await tx.sites.create(
+                uid=uid, name=name, description=description, owner_id=user.id, connected=False, now_us=now_us
+            )
+    except AlreadyThere:
+        raise ReplyError(ErrorCode.EXISTS, f"a site of the name {name!r} or the uid {uid} exists") from None
+
+
+async def create_token(
+    store: Store, *, site_uid: str, label: str, expires_us: int | None, now_us: int
+) -> tuple[Token, str]:
+    """Make a token for a site. Returns its record and the secret, which is nowhere else.
+
+    Raises:
+        ReplyError: `unknown_site`.
+    """
+    secret = TOKEN_PREFIX + secrets.token_urlsafe(32)
+    async with store.transaction() as tx:
+        site = await tx.sites.by_uid(site_uid.lower())
+        if site is None:
+            raise unknown_site()
+        token = Token(
+            id=secrets.token_hex(6),
+            site_id=site.id,
+            label=label,
+            created_us=now_us,
+            expires_us=expires_us,
+            revoked_us=None,
+        )
+        await tx.tokens.create(token, digest_of(secret))
+    return token, secret
+
+
+async def list_tokens(store: Store, site_uid: str | None) -> list[tuple[Token, Site]]:
+    """All tokens, or those of one site, each with its site.
+
+    Raises:
+        ReplyError: `unknown_site`.
+    """
+    async with store.snapshot() as tx:
+        site_id = None
+        if site_uid is not None:
+            site = await tx.sites.by_uid(site_uid.lower())
+            if site is None:
+                raise unknown_site()
+            site_id = site.id
+        tokens = await tx.tokens.of_site(site_id)
+        sites = await tx.sites.many(list({token.site_id for token in tokens}))
+    return [(token, sites[token.site_id]) for token in tokens]
+
+
+async def revoke_token(store: Store, token_or_id: str, now_us: int) -> bool:
+    """Revoke a token, named by itself or by its id. False if there is none such that is still good."""
+    async with store.transaction() as tx:
+        known = await tx.tokens.by_digest(digest_of(token_or_id))
+        return await tx.tokens.revoke(known.id if known is not None else token_or_id, now_us)

@@ -1,0 +1,315 @@
+"""The methods of `call` (protocol, section 4): each is its parameters, checked, and one use case.
+
+A parameter that is missing, of a wrong type or out of range is `invalid`, and the details name it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from relay.core import messaging, projects, runs, sites
+from relay.core.access import Principal
+from relay.core.model import JsonObject, Kind, Site
+from relay.core.node import Node
+from relay.core.objects import participation_object, project_object, run_object, site_object
+from relay.core.projects import Participation
+from relay.core.run_states import BY_DISPLAY, Status
+from relay.core.runs import Policy
+from relay.protocol.envelope import Call
+from relay.protocol.errors import ErrorCode, ReplyError, invalid
+from relay.protocol.position import MAX_OFFSET
+
+Id = Annotated[int, Meta(ge=0, le=MAX_OFFSET)]
+Name = Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[^\x00]*\S[^\x00]*$")]
+Text = Annotated[str, Meta(max_length=10_000, pattern=r"^[^\x00]*$")]
+
+
+class Task(msgspec.Struct, omit_defaults=True):
+    seq: Annotated[int, Meta(ge=0, le=1_000_000)]
+    model: Name
+    config: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+
+
+class CreateProject(msgspec.Struct):
+    name: Name
+    tasks: Annotated[list[Task], Meta(max_length=1000)]
+    description: Text = ""
+
+
+class JoinProject(msgspec.Struct):
+    name: Name | None = None
+    project: Id | None = None
+    notes: Text = ""
+
+
+class OfProject(msgspec.Struct):
+    project: Id
+
+
+class Nothing(msgspec.Struct):
+    pass
+
+
+class PolicyParams(msgspec.Struct):
+    min_sites: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
+    deadline_s: Annotated[float, Meta(gt=0, le=366 * 86400)] | None = None
+
+
+class StartRuns(msgspec.Struct):
+    project: Id
+    policy: PolicyParams | None = None
+
+
+class ControlRuns(msgspec.Struct):
+    project: Id | None = None
+    batch: Id | None = None
+    run: Id | None = None
+
+
+class MoveRun(msgspec.Struct):
+    run: Id
+    status: str | int
+    increase_round: bool = False
+    update_all: bool = False
+
+
+class ListRuns(msgspec.Struct):
+    project: Id
+    batch: Id | None = None
+    active: bool | None = None
+
+
+class GetProgress(msgspec.Struct):
+    project: Id
+    batch: Id
+
+
+class ReadHistory(msgspec.Struct):
+    project: Id
+    after: Id = 0
+    limit: Annotated[int, Meta(ge=1, le=messaging.HISTORY_LIMIT)] = 100
+    kind: Kind | None = None
+
+
+class PutKeys(msgspec.Struct):
+    keys: Annotated[
+        dict[
+            Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[^\x00]*$")],
+            Annotated[str, Meta(max_length=8192, pattern=r"^[A-Za-z0-9+/_-]*={0,2}$")],
+        ],
+        Meta(max_length=32),
+    ]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Caller:
+    """For whom a method runs: a site, and whoever acts for it."""
+
+    node: Node
+    principal: Principal
+    site: Site
+
+
+P = TypeVar("P")
+Handler = Callable[[Caller, Any], Awaitable[Any]]
+METHODS: dict[str, tuple[type[Any], Handler]] = {}
+
+
+def method(name: str, params: type[P]) -> Callable[[Callable[[Caller, P], Awaitable[Any]]], Handler]:
+    def register(handler: Callable[[Caller, P], Awaitable[Any]]) -> Handler:
+        METHODS[name] = (params, handler)
+        return handler
+
+    return register
+
+
+async def perform(caller: Caller, call: Call) -> Any:
+    """Run a method and return its result, ready for JSON.
+
+    Raises:
+        ReplyError: `unknown_method`, `invalid`, or what the use case refuses with.
+    """
+    if call.method is None:
+        raise invalid(method="required: the name of a method")
+    known = METHODS.get(call.method)
+    if known is None:
+        raise ReplyError(ErrorCode.UNKNOWN_METHOD, f"no method {call.method[:60]!r}; there are {', '.join(METHODS)}")
+    params, handler = known
+    return await handler(caller, read_params(call.params or {}, params))
+
+
+def read_params(given: Mapping[str, Any], params: type[P]) -> P:
+    """Raises `ReplyError` with `invalid`, and the parameter at fault in its details."""
+    try:
+        return msgspec.convert(given, params)
+    except msgspec.ValidationError as error:
+        raise invalid(**_reason(str(error))) from None
+
+
+def _reason(message: str) -> dict[str, str]:
+    """`Expected `int`, got `str` - at `$.project`` → `{"project": "expected `int`, got `str`"}`."""
+    missing = re.search(r"missing required field `(\w+)`", message)
+    place = re.search(r" - at `(?:key in )?\$\.?(\w*)([^`]*)`$", message)
+    if place is None or not place[1]:
+        return {missing[1]: "required"} if missing else {"params": message}
+    text = message[: place.start()]
+    where = f" at {place[1]}{place[2]}" if place[2] else ""
+    return {place[1]: text[0].lower() + text[1:] + where}
+
+
+def _participation(node: Node, part: Participation) -> JsonObject:
+    site = site_object(part.site, online=node.presence.is_online(part.site.id))
+    return participation_object(part.participant, site, project_object(part.project))
+
+
+@method("projects.create", CreateProject)
+async def _create_project(caller: Caller, params: CreateProject) -> JsonObject:
+    tasks = msgspec.to_builtins(params.tasks)
+    project = await projects.create(
+        caller.node,
+        caller.principal,
+        caller.site.id,
+        name=params.name,
+        description=params.description,
+        tasks=tasks,
+    )
+    return project_object(project)
+
+
+@method("projects.join", JoinProject)
+async def _join_project(caller: Caller, params: JoinProject) -> JsonObject:
+    if (params.name is None) == (params.project is None):
+        raise invalid(name="required: the project's name, or its id in `project`, one of the two")
+    part = await projects.join(
+        caller.node,
+        caller.principal,
+        caller.site.id,
+        project_id=params.project,
+        name=params.name,
+        notes=params.notes,
+    )
+    return _participation(caller.node, part)
+
+
+@method("projects.leave", OfProject)
+async def _leave_project(caller: Caller, params: OfProject) -> JsonObject:
+    await projects.leave(caller.node, caller.principal, caller.site.id, params.project)
+    return {}
+
+
+@method("projects.list", Nothing)
+async def _list_projects(caller: Caller, params: Nothing) -> list[JsonObject]:
+    parts = await projects.participations(caller.node, caller.principal, caller.site.id)
+    return [_participation(caller.node, part) for part in parts]
+
+
+@method("projects.participants", OfProject)
+async def _list_participants(caller: Caller, params: OfProject) -> list[JsonObject]:
+    parts = await projects.members(caller.node, caller.principal, params.project)
+    online = caller.node.presence.is_online
+    return [_participation(caller.node, part) | {"online": online(part.site.id)} for part in parts]
+
+
+@method("runs.start", StartRuns)
+async def _start_runs(caller: Caller, params: StartRuns) -> JsonObject:
+    wanted = params.policy or PolicyParams()
+    policy = Policy(min_sites=wanted.min_sites, deadline_s=wanted.deadline_s)
+    batch = await runs.start(caller.node, caller.principal, params.project, policy)
+    return {"batch": batch.number, "runs": [run_object(run) for run in batch.runs]}
+
+
+@method("runs.stop", ControlRuns)
+async def _stop_runs(caller: Caller, params: ControlRuns) -> list[JsonObject]:
+    if params.run is not None:
+        moved = await runs.stop_own(caller.node, caller.principal, params.run)
+    else:
+        moved = await runs.stop(caller.node, caller.principal, *_batch_of(params))
+    return [run_object(run) for run in moved]
+
+
+@method("runs.restart", ControlRuns)
+async def _restart_runs(caller: Caller, params: ControlRuns) -> list[JsonObject]:
+    if params.run is not None:
+        moved = await runs.restart_own(caller.node, caller.principal, params.run)
+    else:
+        moved = await runs.restart(caller.node, caller.principal, *_batch_of(params))
+    return [run_object(run) for run in moved]
+
+
+def _batch_of(params: ControlRuns) -> tuple[int, int]:
+    missing = {
+        name: "required, or `run` for one's own run alone"
+        for name in ("project", "batch")
+        if getattr(params, name) is None
+    }
+    if missing:
+        raise invalid(**missing)
+    assert params.project is not None
+    assert params.batch is not None
+    return params.project, params.batch
+
+
+@method("runs.status", MoveRun)
+async def _move_run(caller: Caller, params: MoveRun) -> JsonObject | list[JsonObject]:
+    if params.increase_round and not params.update_all:
+        raise invalid(increase_round="goes with update_all: a round is the whole batch's")
+    moved = await runs.move(
+        caller.node,
+        caller.principal,
+        params.run,
+        read_status(params.status),
+        update_all=params.update_all,
+        increase_round=params.increase_round,
+    )
+    return [run_object(run) for run in moved] if params.update_all else run_object(moved[0])
+
+
+def read_status(given: str | int) -> Status:
+    """A status by its display string or its code. Raises `ReplyError` with `invalid`."""
+    if isinstance(given, str) and given in BY_DISPLAY:
+        return BY_DISPLAY[given]
+    if isinstance(given, int) and given in Status.__members__.values():
+        return Status(given)
+    raise invalid(status=f"one of {', '.join(BY_DISPLAY)}, or its code 0 to 8")
+
+
+@method("runs.list", ListRuns)
+async def _list_runs(caller: Caller, params: ListRuns) -> list[JsonObject]:
+    found = await runs.listing(caller.node, caller.principal, params.project, batch=params.batch, active=params.active)
+    return [run_object(run) for run in found]
+
+
+@method("progress.get", GetProgress)
+async def _get_progress(caller: Caller, params: GetProgress) -> list[JsonObject]:
+    return await messaging.newest_progress(caller.node, caller.principal, caller.site.id, params.project, params.batch)
+
+
+@method("history.read", ReadHistory)
+async def _read_history(caller: Caller, params: ReadHistory) -> list[JsonObject]:
+    return await messaging.history(
+        caller.node,
+        caller.principal,
+        caller.site.id,
+        params.project,
+        after=params.after,
+        limit=params.limit,
+        kind=params.kind,
+    )
+
+
+@method("keys.put", PutKeys)
+async def _put_keys(caller: Caller, params: PutKeys) -> JsonObject:
+    await sites.put_keys(caller.node, caller.principal, caller.site.id, params.keys)
+    return {}
+
+
+@method("keys.get", OfProject)
+async def _get_keys(caller: Caller, params: OfProject) -> JsonObject:
+    keys: JsonObject = dict(await sites.get_keys(caller.node, caller.principal, params.project))
+    return keys

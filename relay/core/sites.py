@@ -1,0 +1,138 @@
+"""Sites and their public keys: register, change, delete, heartbeat, look up."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from relay.core import access, projects
+from relay.core.access import Action, Principal
+from relay.core.model import Role, Site
+from relay.core.node import Node
+from relay.core.ports import AlreadyThere
+from relay.protocol.errors import ErrorCode, ReplyError, unknown_site
+
+UID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
+
+
+async def register(
+    node: Node, principal: Principal, *, uid: str, name: str, description: str, connected: bool = True
+) -> Site:
+    """Make a site that belongs to the caller. As a heartbeat does, registering shows that it is there.
+
+    Raises:
+        ReplyError: `exists`, with the field that is taken in its details.
+    """
+    try:
+        async with node.store.transaction() as tx:
+            taken = {}
+            if await tx.sites.by_uid(uid) is not None:
+                taken["uid"] = "a site with this uid exists"
+            if await tx.sites.by_name(name) is not None:
+                taken["name"] = "a site of this name exists"
+            if taken:
+                raise ReplyError(ErrorCode.EXISTS, "; ".join(taken.values()), taken)
+            site = await tx.sites.create(
+                uid=uid,
+                name=name,
+                description=description,
+                owner_id=principal.user_id,
+                connected=connected,
+                now_us=node.now_us(),
+            )
+    except AlreadyThere:  # another one was faster
+        raise ReplyError(ErrorCode.EXISTS, "a site of this uid or name exists", {"name": "taken"}) from None
+    if connected:
+        node.presence.heartbeat(site.id, alive=True)
+    return site
+
+
+async def update(node: Node, principal: Principal, site_id: int, *, name: str, description: str) -> Site:
+    """Change a site's name or description; its uid never changes.
+
+    Raises:
+        ReplyError: `unknown_site`; `exists`, if the name is taken.
+    """
+    access.require_site(principal, site_id)
+    try:
+        async with node.store.transaction() as tx:
+            await tx.sites.update(site_id, name=name, description=description, now_us=node.now_us())
+            site = await tx.sites.get(site_id)
+    except AlreadyThere:
+        raise ReplyError(
+            ErrorCode.EXISTS, "a site of this name exists", {"name": "a site of this name exists"}
+        ) from None
+    if site is None:
+        raise unknown_site()
+    return site
+
+
+async def delete(node: Node, principal: Principal, site_id: int) -> None:
+    """Delete a site: the projects it coordinates go with it, and from others it is removed. Its sessions are closed.
+
+    Raises:
+        ReplyError: `unknown_site`.
+    """
+    access.require_site(principal, site_id)
+    async with node.store.snapshot() as tx:
+        parts = await tx.participants.of_site(site_id)
+    async with node.change(*(part.project_id for part in parts)) as change:
+        for part in await change.tx.participants.of_site(site_id):
+            if part.role is Role.COORDINATOR:
+                await projects.wipe(change, part.project_id)
+            else:
+                await projects.drop(change, part, "removed")
+        if await change.tx.sites.get(site_id) is None:
+            raise unknown_site()
+        await change.tx.sites.delete(site_id)
+    for session in tuple(node.sessions.get(site_id, ())):
+        session.close_gone()
+    node.presence.forget(site_id)
+
+
+async def heartbeat(node: Node, principal: Principal, uid: str, *, alive: bool) -> None:
+    """A site that polls says that it is there, or that it leaves. Good for the heartbeat's lease.
+
+    Raises:
+        ReplyError: `unknown_site`.
+    """
+    site = await own(node, principal, uid)
+    node.presence.heartbeat(site.id, alive=alive)
+
+
+async def own(node: Node, principal: Principal, uid: str) -> Site:
+    """One of the caller's sites, by its uid.
+
+    Raises:
+        ReplyError: `unknown_site`, for absent and foreign alike.
+    """
+    async with node.store.snapshot() as tx:
+        site = await tx.sites.by_uid(uid)
+    if site is None or not principal.acts_for(site.id):
+        raise unknown_site()
+    return site
+
+
+async def put_keys(node: Node, principal: Principal, site_id: int, keys: Mapping[str, str]) -> None:
+    """Publish a site's public keys, for all its projects. A name that is there already gets the new key.
+
+    Raises:
+        ReplyError: `unknown_site`.
+    """
+    access.require_site(principal, site_id)
+    async with node.store.transaction() as tx:
+        await tx.keys.put(site_id, keys)
+
+
+async def get_keys(node: Node, principal: Principal, project_id: int) -> dict[str, dict[str, str]]:
+    """The public keys of the members that the caller may see, by site uid.
+
+    Raises:
+        ReplyError: `unknown_project`.
+    """
+    async with node.store.snapshot() as tx:
+        members = await tx.participants.of_project(project_id)
+        access.require(principal, Action.SEE_PROJECT, members)
+        seen = [member for member in members if access.may_see_member(principal, member, members)]
+        keys = await tx.keys.of_sites([member.site_id for member in seen])
+    return {member.site_uid: keys[member.site_id] for member in seen}
