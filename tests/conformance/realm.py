@@ -106,6 +106,12 @@ class Team:
         """Sets the whole batch to a status, whatever each run stands in."""
         await self.co.call("runs.status", run=self.run(self.coordinator), status=status, update_all=True)
 
+    async def shown(self, wire: Wire) -> list[Frame]:
+        """Everything that a member's session was sent up to now; claims it."""
+        sender = self.pa if wire.welcome["site"]["uid"] == self.coordinator.uid else self.co
+        marker = await sender.publish(self.project, data="marker")
+        return (await wire.until("event", project=self.project, offset=marker["offset"]))[:-1]
+
     async def statuses(self) -> dict[str, str]:
         """Each run's status by site uid, as the coordinator sees them."""
         runs = listed(await self.co.call("runs.list", project=self.project, batch=self.batch), "runs")
