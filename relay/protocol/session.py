@@ -177,7 +177,7 @@ def _signal_of(decoded: Accepted | Refused) -> Signal:
 
 def _utf8_size(text: str, limit: int) -> int:
     """The text's size in bytes; text that cannot pass the limit whatever its characters is not encoded to count."""
-    return len(text) if len(text) * 4 <= limit else len(text.encode())
+    return len(text) if len(text) * 4 <= limit else len(text.encode(errors="surrogatepass"))
 
 
 def _ref_of(frame: str | bytes) -> Ref:
