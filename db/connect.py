@@ -27,6 +27,7 @@ import aiosqlite
 import asyncpg
 from databases import Database as Pool
 from databases import DatabaseURL
+from databases.core import Connection as PoolConnection
 
 from relay.core.ports import AlreadyThere, StorageUnavailable
 
@@ -100,6 +101,7 @@ class Database:
     def __init__(self, url: str, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
         self.dialect: Dialect = "sqlite" if DatabaseURL(url).dialect == "sqlite" else "postgresql"
+        self._data_version: int | None = None
         self._backend: _Sqlite | _Postgres
         if self.dialect == "sqlite":
             self._backend = _Sqlite(url, self.limits)
@@ -136,6 +138,19 @@ class Database:
         async with self._bracket(self._backend.writer(), None) as connection:
             yield connection
 
+    async def changed_elsewhere(self) -> bool:
+        """Whether another process has committed since this was last asked. On SQLite only; cheap, but a query."""
+        async with self.autocommit() as connection:
+            rows = await connection.fetch_all("PRAGMA data_version")
+        version = rows[0]["data_version"]
+        before, self._data_version = self._data_version, version
+        return before is not None and before != version
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files of a SQLite database; none for PostgreSQL."""
+        return self._backend.files if isinstance(self._backend, _Sqlite) else ()
+
     @asynccontextmanager
     async def _bracket(self, lease: _Lease, begin: str | None) -> AsyncIterator[Connection]:
         with _named_errors():
@@ -159,10 +174,25 @@ class _named_errors:  # noqa: N801 - reads as a statement
         pass
 
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
-        if isinstance(error, asyncpg.UniqueViolationError | sqlite3.IntegrityError):
+        if _is_taken(error):
             raise AlreadyThere(str(error)) from error
-        if isinstance(error, _UNAVAILABLE) and not isinstance(error, asyncio.CancelledError):
+        if _is_passing(error):
             raise StorageUnavailable(f"{type(error).__name__}: {error}") from error
+
+
+def _is_taken(error: BaseException | None) -> bool:
+    if isinstance(error, sqlite3.IntegrityError):
+        return error.sqlite_errorname in ("SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY")
+    return isinstance(error, asyncpg.UniqueViolationError)
+
+
+def _is_passing(error: BaseException | None) -> bool:
+    """Not among them, though of the same classes: SQL that is wrong (SQLite), a value that fits no column (asyncpg)."""
+    if isinstance(error, sqlite3.OperationalError):
+        return getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_ERROR
+    if isinstance(error, asyncpg.InterfaceError):
+        return not isinstance(error, ValueError)
+    return isinstance(error, _UNAVAILABLE)
 
 
 async def _to_its_end(coroutine: Coroutine[Any, Any, None]) -> None:
@@ -255,6 +285,7 @@ class _Sqlite:
     def __init__(self, url: str, limits: Limits) -> None:
         self._pool = Pool(url)
         self._path = Path(DatabaseURL(url).database)
+        self.files = (self._path, self._path.with_name(self._path.name + "-wal"))
         self._limits = limits
         self._writers: asyncio.Queue[_SqliteConnection] = asyncio.Queue()
         self._readers: asyncio.Queue[_SqliteConnection] = asyncio.Queue()
@@ -265,9 +296,9 @@ class _Sqlite:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         await self._pool.connect()
         try:
-            await self._hold(self._writers)
+            await self._hold(self._writers, _SQLITE_PRAGMAS)
             for _ in range(self._limits.readers):
-                await self._hold(self._readers)
+                await self._hold(self._readers, (*_SQLITE_PRAGMAS, "PRAGMA query_only = ON"))
         except BaseException:
             await self.close()
             raise
@@ -284,18 +315,18 @@ class _Sqlite:
     def reader(self) -> _SqliteLease:
         return _SqliteLease(self._readers, self._limits.acquire_timeout_s)
 
-    async def _hold(self, free: asyncio.Queue[_SqliteConnection]) -> None:
+    async def _hold(self, free: asyncio.Queue[_SqliteConnection], pragmas: Sequence[str]) -> None:
         """Open a connection and keep it: `databases` ties a connection to the task that opened it."""
         opened: asyncio.Future[_SqliteConnection] = asyncio.get_running_loop().create_future()
-        self._keepers.append(asyncio.create_task(self._keep(opened), name="sqlite-connection"))
+        self._keepers.append(asyncio.create_task(self._keep(opened, pragmas), name="sqlite-connection"))
         free.put_nowait(await opened)
 
-    async def _keep(self, opened: asyncio.Future[_SqliteConnection]) -> None:
+    async def _keep(self, opened: asyncio.Future[_SqliteConnection], pragmas: Sequence[str]) -> None:
         try:
             async with self._pool.connection() as held:
                 raw: aiosqlite.Connection = held.raw_connection
                 raw.row_factory = sqlite3.Row
-                for pragma in _SQLITE_PRAGMAS:
+                for pragma in pragmas:
                     await raw.execute_fetchall(pragma.format(busy_ms=int(self._limits.acquire_timeout_s * 1000)))
                 opened.set_result(_SqliteConnection(raw))
                 await self._stop.wait()
@@ -356,7 +387,8 @@ class _PostgresConnection:
 
 class _PostgresLease:
     def __init__(self, pool: Pool, timeout_s: float) -> None:
-        self._held = pool.connection()
+        # Not `pool.connection()`: that is the task's one, so that a snapshot within a transaction would end it.
+        self._held = PoolConnection(pool, pool._backend)
         self._timeout_s = timeout_s
         self._raw: asyncpg.Connection | None = None
 
@@ -373,6 +405,8 @@ class _PostgresLease:
         try:
             if rollback and not raw.is_closed():
                 await raw.execute("ROLLBACK")
+        except Exception:
+            raw.terminate()  # whatever it is in the middle of, it must not be handed to another
         finally:
             await self._held.__aexit__(None, None, None)
 

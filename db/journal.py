@@ -35,7 +35,7 @@ READ = f"""SELECT {_COLUMNS} FROM (
     WHERE through <= :max_bytes OR through = size ORDER BY "offset" """
 READ_ALL = READ.format(kind="")
 READ_KIND = READ.format(kind="AND kind = :kind")
-AWAITING_RECEIPT = f"""SELECT {_COLUMNS.replace(', body', ', SUBSTR(body, 1, 0) AS body')} FROM events
+AWAITING_RECEIPT = f"""SELECT {_COLUMNS.replace(", body", ", SUBSTR(body, 1, 0) AS body")} FROM events
     WHERE project_id = :project_id AND receipts ORDER BY "offset" DESC LIMIT :limit"""
 
 # One statement, one round trip, one commit. The UPDATE takes the head rows and, if it had to wait for one, counts on

@@ -97,12 +97,14 @@ class World:
         """Append, as a change of state does: lock, count up, insert."""
         async with self.store.transaction() as tx:
             held = await tx.journal.lock([project_id])
-            entries = [
-                Entry(project_id=project_id, offset=offset, at_us=NOW_US, draft=one)
-                for offset, one in enumerate(drafts, start=held[project_id].head + 1)
-            ]
+            first = held[project_id].head + 1
+            entries = [self.entry(project_id, offset, one) for offset, one in enumerate(drafts, start=first)]
             await tx.journal.append(entries)
         return entries
+
+    @staticmethod
+    def entry(project_id: int, offset: int, one: Draft) -> Entry:
+        return Entry(project_id=project_id, offset=offset, at_us=NOW_US, draft=one)
 
     async def read(
         self,
