@@ -66,8 +66,6 @@ async def migrate(database: Database) -> list[Migration]:
     done = []
     for migration in await pending(database):
         async with database.transaction() as connection:
-            if database.dialect == "postgresql":
-                await connection.execute(f"SELECT pg_advisory_xact_lock({_LOCK_KEY})")
             if migration.number in await _applied(connection):
                 continue
             for statement in _statements(Template(migration.sql).substitute(_WORDS[database.dialect])):
@@ -78,6 +76,9 @@ async def migrate(database: Database) -> list[Migration]:
 
 
 async def _applied(connection: Connection) -> set[int]:
+    """The numbers that are recorded. Nobody else migrates until this transaction ends."""
+    if connection.dialect == "postgresql":  # on SQLite there is one writer anyway
+        await connection.execute(f"SELECT pg_advisory_xact_lock({_LOCK_KEY})")
     await connection.execute(CREATE_TABLE)
     return {row["number"] for row in await connection.fetch_all(APPLIED)}
 

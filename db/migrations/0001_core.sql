@@ -140,6 +140,7 @@ CREATE TABLE cursors (
     updated_us BIGINT NOT NULL,
     PRIMARY KEY (site_id, project_id)
 );
+CREATE INDEX cursors_by_project ON cursors (project_id);
 
 -- The newest progress of each run's site, for those who look late.
 CREATE TABLE progress (
