@@ -48,7 +48,7 @@ class Proxy:
         await self._server.wait_closed()
 
     def cut(self, index: int | None = None) -> None:
-        """Breaks the connection of that place among the open ones (modulo their number), or all: no closing handshake."""
+        """Breaks one open connection, by its place modulo their number, or all: there is no closing handshake."""
         pairs = list(self._open.values())
         if pairs and index is not None:
             pairs = [pairs[index % len(pairs)]]

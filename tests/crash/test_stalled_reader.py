@@ -1,0 +1,98 @@
+"""Sites that stop reading while much passes: they cost the relay lag and no memory, and are shown all of it later."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from tests.conformance.realm import Realm, Team
+from tests.conformance.wire import Frame, Wire, new_id
+from tests.crash.truth import new_realm
+from tests.support.proxy import Proxy
+from tests.support.relay import RelayProcess
+
+READERS = 24
+MAX_GROWTH_BYTES = 32 * 1024 * 1024
+BODY = "x" * 900
+"""An event of about 1 KB."""
+
+
+@asynccontextmanager
+async def stalled_readers(relay: RelayProcess, count: int) -> AsyncIterator[tuple[Realm, Team, Proxy, list[Wire]]]:
+    """A project whose participants are connected through a proxy that has stopped to pass anything on."""
+    async with new_realm(relay) as realm, Proxy(relay.port) as proxy:
+        team = await realm.team(participants=count)
+        for wire in team.pas:
+            await wire.close()
+        direct, realm.socket_url = realm.socket_url, realm.socket_url.replace(str(relay.port), str(proxy.port))
+        readers = [await realm.resumed(site, team.project, offset=team.head) for site in team.participants]
+        realm.socket_url = direct
+        proxy.stall()
+        yield realm, team, proxy, readers
+        proxy.resume()
+
+
+async def publish_many(wire: Wire, project: int, total: int) -> list[int]:
+    """Publishes that many numbered events as fast as they are answered; their offsets."""
+    window = asyncio.Semaphore(200)
+
+    async def send() -> None:
+        for number in range(total):
+            await window.acquire()
+            body = {"n": number, "x": BODY}
+            await wire.send(type="publish", ref=number, id=new_id(), project=project, kind="message", data=body)
+
+    sending = asyncio.create_task(send())
+    offsets = []
+    for _ in range(total):
+        offsets.append((await wire.expect("ok"))["offset"])
+        window.release()
+    await sending
+    return offsets
+
+
+def messages(frames: list[Frame]) -> list[int]:
+    return [frame["offset"] for frame in frames if frame["type"] == "event" and frame["kind"] == "message"]
+
+
+@pytest.mark.parametrize("total", [5_000, pytest.param(100_000, marks=pytest.mark.soak)])
+async def test_stalled_readers_cost_no_memory_and_are_shown_everything_when_they_wake(
+    fresh_database: str | None, total: int
+) -> None:
+    patience = {"STARFISH_OUTBOX_PATIENCE_S": "600", "STARFISH_PING_TIMEOUT_S": "600"}
+    with RelayProcess(fresh_database, settings=patience) as relay:
+        async with stalled_readers(relay, READERS if total <= 5_000 else 2) as (_, team, proxy, readers):
+            await publish_many(team.co, team.project, 500)  # so that what any load allocates is there already
+            before = relay.rss_bytes()
+            offsets = await publish_many(team.co, team.project, total)
+            grown = relay.rss_bytes() - before
+            assert grown < MAX_GROWTH_BYTES, f"{READERS} readers of {total} KB each: grown by {grown / 2**20:.0f} MiB"
+            proxy.resume()
+            for reader in readers:
+                await reader.until("event", offset=offsets[0] - 1)
+                assert messages(await reader.until("event", offset=offsets[-1])) == offsets
+
+
+async def test_a_reader_that_stays_stalled_is_closed_4410_and_goes_on_where_it_was(fresh_database: str | None) -> None:
+    with RelayProcess(fresh_database, settings={"STARFISH_OUTBOX_PATIENCE_S": "1"}) as relay:
+        async with stalled_readers(relay, 1) as (realm, team, proxy, (reader,)):
+            offsets = await publish_many(team.co, team.project, 8_000)
+            await team.co.expect("presence", site=team.participant.uid, state="offline")
+            proxy.resume()
+            assert await reader.closed() == 4410
+            first = messages(reader.unclaimed)
+            assert first == offsets[: len(first)]
+            again = await realm.resumed(team.participant, team.project, offset=first[-1] if first else team.head)
+            assert messages(await again.until("event", offset=offsets[-1])) == offsets[len(first) :]
+
+
+async def test_a_stalled_reader_holds_up_nobody_else(fresh_database: str | None, rng: random.Random) -> None:
+    with RelayProcess(fresh_database) as relay:
+        async with stalled_readers(relay, 2) as (realm, team, _, _):
+            other = await realm.session(team.participants[rng.randrange(2)])
+            offsets = await publish_many(team.co, team.project, 3_000)
+            assert messages(await other.until("event", offset=offsets[-1]))[-3_000:] == offsets
