@@ -83,6 +83,10 @@ class Store:
         async with self.database.snapshot() as connection:
             yield Tx(connection)
 
+    async def check(self) -> None:
+        async with self.database.transaction() as connection:
+            await connection.fetch_one("SELECT 1 AS one")
+
     async def append_fast(self, drafts: Mapping[int, Sequence[Draft]], now_us: int) -> dict[int, JournalBounds]:
         if self.database.dialect == "postgresql":
             return await self._append_at_once(drafts, now_us)

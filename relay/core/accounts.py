@@ -136,3 +136,16 @@ async def revoke_token(store: Store, token_or_id: str, now_us: int) -> bool:
     async with store.transaction() as tx:
         known = await tx.tokens.by_digest(digest_of(token_or_id))
         return await tx.tokens.revoke(known.id if known is not None else token_or_id, now_us)
+
+
+async def set_active(store: Store, username: str, *, active: bool) -> None:
+    """Enable or disable a user. The sessions of a disabled one's sites are closed.
+
+    Raises:
+        ReplyError: `invalid`, if there is no such user.
+    """
+    async with store.transaction() as tx:
+        user = await tx.users.by_name(username)
+        if user is None:
+            raise invalid(username=f"there is no user {username!r}")
+        await tx.users.set_active(user.id, active)

@@ -16,7 +16,6 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from relay.core import access, frames
 from relay.core.deadlines import Deadlines
@@ -48,12 +47,6 @@ class Limits:
     publishes_in_flight: int = 256
     catch_up_reads: int = 3
     """Sessions that may read a backlog from the journal at once."""
-
-
-class Bus(Protocol):
-    """Says "look" to who else serves this database. Hints may be lost; whoever has missed some looks for itself."""
-
-    def announce(self, project_id: int, head: int) -> None: ...
 
 
 class Change:
@@ -99,9 +92,8 @@ class Change:
 class Node:
     """See the module."""
 
-    def __init__(self, store: Store, bus: Bus, limits: Limits, *, version: str, name: str) -> None:
+    def __init__(self, store: Store, limits: Limits, *, version: str, name: str) -> None:
         self.store = store
-        self.bus = bus
         self.limits = limits
         self.version = version
         self.name = name
@@ -116,6 +108,8 @@ class Node:
         self.on_committed: list[Callable[[int, Sequence[Entry]], None]] = []
         """Called after each commit, before anything is shown: caches drop what is no longer true."""
         self.on_presence: list[Callable[[int], None]] = []
+        self.on_elsewhere: list[Callable[[], None]] = []
+        """Called when another process has changed the database: anything may be different."""
         self._opening: dict[int, asyncio.Task[Hub | None]] = {}
         self._users_of_hub: dict[int, int] = {}
         self._hubs_of_site: dict[int, set[int]] = {}
@@ -186,9 +180,6 @@ class Node:
             hub.advance(entries)
         else:
             self._meet_newcomers(project_id, entries)
-        head = entries[-1].offset
-        assert head is not None
-        self.bus.announce(project_id, head)
 
     def doubt(self, project_ids: Iterable[int]) -> None:
         """A commit was cut off: it may have happened or not. The hubs look for themselves."""
@@ -196,6 +187,14 @@ class Node:
             for callback in self.on_committed:
                 callback(project_id, ())
             self.moved(project_id)
+
+    def changed_elsewhere(self) -> None:
+        """Another process, the command line say, has changed the database: look at everything that is remembered."""
+        for callback in self.on_elsewhere:
+            callback()
+        for hub in self.hubs.values():
+            hub.look()
+        self.spawn(self.recheck_sessions(), "recheck-sessions")
 
     def moved(self, project_id: int) -> None:
         """Another process has appended to this project's journal."""
@@ -336,7 +335,7 @@ class Node:
 
     def remove_session(self, session: Session, *, clean: bool) -> None:
         site_id = session.site.id
-        projects = list(session.outbox.lanes)
+        projects = list(self._hubs_of_site.get(site_id, ()))
         session.end()
         of_site = self.sessions.get(site_id)
         if of_site is not None:

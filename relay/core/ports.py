@@ -233,6 +233,9 @@ class Store(Protocol):
     def snapshot(self) -> AbstractAsyncContextManager[Tx]:
         """A read-only transaction in which all queries see one and the same state."""
 
+    async def check(self) -> None:
+        """Ask the storage whether it would take a change now. Raises `StorageUnavailable` if not."""
+
     async def append_fast(self, drafts: Mapping[int, Sequence[Draft]], now_us: int) -> dict[int, JournalBounds]:
         """Append drafts to the journals of projects, in one commit, in the fewest round trips.
 

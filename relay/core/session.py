@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from relay.core import frames
 from relay.core.access import Principal
-from relay.core.model import Site
+from relay.core.model import Site, rfc3339
 from relay.core.outbox import Outbox, OutboxLimits
 from relay.core.ports import Link, Store
 from relay.protocol.envelope import Ref
@@ -77,12 +77,17 @@ class Session:
         self.outbox.reply(frames.text(message))
 
     def goodbye(self, code: str, retry_after_s: float | None = None) -> None:
+        """Sent past everything that waits: it is small, and of no use afterwards."""
         message: dict[str, object] = {"type": "goodbye", "code": code}
         if retry_after_s is not None:
             message["retry_after"] = round(retry_after_s, 1)
-        self.outbox.reply(frames.text(message))
+        self.outbox.link.send(frames.text(message))
 
     # --- the credential's life
+
+    @property
+    def expires_at(self) -> str | None:
+        return None if self.expires_us is None else rfc3339(self.expires_us)
 
     def renew(self, identity: Identity, now_us: int) -> None:
         """Go on with new credentials of the same site."""
@@ -115,6 +120,7 @@ class Session:
         """Start to end the session: no event is sent any more, and the socket is closed with the code."""
         if self.closed is None:
             self.closed = closed
+            self.outbox.close()
             self._on_close(closed)
 
     def end(self) -> None:

@@ -7,7 +7,6 @@ from typing import Literal
 
 from relay.core import frames
 from relay.core.hub import Hub, Member
-from relay.core.model import rfc3339
 from relay.core.node import Node
 from relay.core.session import Session
 from relay.protocol.envelope import Hello, ResumeFrom
@@ -78,8 +77,8 @@ def _go_live(
         "session": session.id,
         "site": {"id": session.site.id, "uid": session.site.uid, "name": session.site.name},
         "server": {"name": "starfish-relay", "version": node.version, "node": node.name},
-        "ping_interval": ping_interval_s,
-        "expires_at": None if session.expires_us is None else rfc3339(session.expires_us),
+        "ping_interval": int(ping_interval_s) if ping_interval_s == int(ping_interval_s) else ping_interval_s,
+        "expires_at": session.expires_at,
         "limits": {"frame": node.limits.text_bytes, "inline": node.limits.payload_bytes},
         "projects": {
             str(hub.project_id): node.describe(hub, member, resume.start, recovered=resume.recovered)

@@ -1,0 +1,142 @@
+"""`starfish-relay`: the command line. Its parser is here; what a command does is in the module of its name.
+
+0   done
+1   refused, or something is wrong: the message says what, and what to do
+2   the words of the call are off
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+_EPILOG = """\
+a first session:
+  starfish-relay serve                                          serve on http://127.0.0.1:8000, SQLite in ./data
+  starfish-relay user create anna                               a user, who owns sites (asks for a password)
+  starfish-relay site create --owner anna --name "St. Anna"     a site; prints its uid
+  starfish-relay token create --site UID                        what the site's controller connects with; shown once
+  starfish-relay demo                                           or see it all at work, on real data
+
+Settings come from the environment and from .env; `starfish-relay check-config` lists them. All commands but `serve` may
+be run while the relay serves, and take effect there.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command. Returns the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        from relay.cli import run
+    except ModuleNotFoundError as missing:
+        print(
+            f"error: {missing.name} is not installed, so this is the client alone.\n"
+            "       To run a relay: pip install 'starfish-relay[server]'",
+            file=sys.stderr,
+        )
+        return 1
+    command: Callable[[argparse.Namespace], int] = getattr(run, options.run)
+    return run.guarded(command, options)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="starfish-relay",
+        description="A WebSocket push relay for federated learning.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    storage = _storage_options()
+    _add_serving(commands, storage)
+    _add_people(commands, storage)
+    _add_sites(commands, storage)
+    _add_others(commands, storage)
+    return parser
+
+
+def _storage_options() -> argparse.ArgumentParser:
+    options = argparse.ArgumentParser(add_help=False)
+    group = options.add_argument_group("where the data is")
+    group.add_argument(
+        "--database-url", metavar="URL", help="sqlite:///file or postgresql://… (default: $DATABASE_URL)"
+    )
+    group.add_argument("--data-dir", metavar="DIR", type=Path, help="default: $STARFISH_DATA_DIR, or ./data")
+    return options
+
+
+def _add(commands: Any, name: str, run: str, help_: str, parents: Sequence[argparse.ArgumentParser] = ()) -> Any:
+    parser = commands.add_parser(
+        name, help=help_, description=help_[0].upper() + help_[1:] + ".", parents=list(parents)
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_serving(commands: Any, storage: argparse.ArgumentParser) -> None:
+    serve = _add(commands, "serve", "serve", "serve until SIGTERM or Ctrl-C", [storage])
+    serve.add_argument("--host", metavar="H", help="default: $STARFISH_HOST, or 127.0.0.1")
+    serve.add_argument("--port", metavar="P", type=int, help="default: $STARFISH_PORT, or 8000")
+    serve.add_argument(
+        "--migrate", action="store_true", default=None, help="bring an old PostgreSQL schema up to date first"
+    )
+    _add(commands, "migrate", "migrate", "bring the database's schema up to date", [storage])
+    _add(
+        commands,
+        "check-config",
+        "check_config",
+        "list the settings, what they are now, and what is wrong with them",
+        [storage],
+    )
+    _add(commands, "version", "version", "print the version")
+
+
+def _add_people(commands: Any, storage: argparse.ArgumentParser) -> None:
+    superuser = _add(
+        commands, "createsuperuser", "create_superuser", "make an operator, who sees and may change all", [storage]
+    )
+    superuser.add_argument("--username", metavar="U", required=True)
+    superuser.add_argument("--email", metavar="E", default="")
+    superuser.add_argument(
+        "--no-input", action="store_true", help="take the password from $STARFISH_SUPERUSER_PASSWORD"
+    )
+    user = commands.add_parser("user", help="users, who own sites").add_subparsers(required=True, metavar="ACTION")
+    create = _add(user, "create", "create_user", "make a user, who owns sites", [storage])
+    create.add_argument("username", metavar="NAME")
+    create.add_argument("--email", metavar="E", default="")
+    create.add_argument("--no-input", action="store_true", help="take the password from $STARFISH_USER_PASSWORD")
+    disable = _add(user, "disable", "disable_user", "refuse a user and its sites from now on", [storage])
+    disable.add_argument("username", metavar="NAME")
+
+
+def _add_sites(commands: Any, storage: argparse.ArgumentParser) -> None:
+    site = commands.add_parser("site", help="sites: the hospitals and labs").add_subparsers(
+        required=True, metavar="ACTION"
+    )
+    create = _add(site, "create", "create_site", "make a site and print its uid", [storage])
+    create.add_argument("--owner", metavar="NAME", required=True, help="the user that the site belongs to")
+    create.add_argument("--name", metavar="N", required=True, help="unique, at most 100 characters")
+    create.add_argument("--description", metavar="D", default="")
+    create.add_argument("--uid", metavar="UID", help="a UUID; made if left out")
+    token = commands.add_parser("token", help="what sites connect with").add_subparsers(required=True, metavar="ACTION")
+    create = _add(token, "create", "create_token", "make a token for a site and print it, this once", [storage])
+    create.add_argument("--site", metavar="UID", required=True)
+    create.add_argument("--label", metavar="L", default="", help="what it is for, to tell tokens apart")
+    create.add_argument("--expires-in", metavar="TIME", help="such as 12h or 90d; never, if left out")
+    listing = _add(token, "list", "list_tokens", "list tokens, never their secrets", [storage])
+    listing.add_argument("--site", metavar="UID", help="of this site only")
+    revoke = _add(token, "revoke", "revoke_token", "revoke a token; its open sessions are closed within 2 s", [storage])
+    revoke.add_argument("token", metavar="TOKEN_OR_ID")
+
+
+def _add_others(commands: Any, storage: argparse.ArgumentParser) -> None:
+    job = _add(commands, "runjob", "run_job", "run one of the old router's jobs", [storage])
+    job.add_argument(
+        "job", choices=["check_site_status"], help="check_site_status: list the sites and who is connected"
+    )
+    demo = _add(commands, "demo", "demo", "train a model on real data through a relay, with sites as processes")
+    demo.add_argument("--rounds", metavar="N", type=int, default=5, help="rounds of federated averaging (default: 5)")
+    demo.add_argument("--json", action="store_true", help="end with one line of JSON")

@@ -1,0 +1,205 @@
+"""The settings: frozen, from the environment and a `.env` file, each documented where it is defined.
+
+`STARFISH_<NAME>` sets the field `<name>`; `DATABASE_URL`, or the old router's `DATABASE_NAME`, `_USER`, `_PASSWORD`,
+`_HOST` and `_PORT`, say where the database is. What stands in the environment goes before what stands in `.env`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from dotenv import dotenv_values
+
+from relay.core.hub import TailLimits
+from relay.core.node import Limits
+from relay.core.outbox import OutboxLimits
+from relay.core.presence import PresenceLimits
+from relay.core.writer import WriterLimits
+
+MIB = 1024 * 1024
+
+
+class BadSetting(Exception):
+    """A setting that cannot be used. The message names it, what it expects and what it got."""
+
+
+def setting(default: Any, doc: str, *, least: float | None = None, most: float | None = None, of: Any = None) -> Any:
+    """A field with what `check-config` and the documentation say of it."""
+    return field(default=default, metadata={"doc": doc, "least": least, "most": most, "of": of})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    host: str = setting("127.0.0.1", "address to listen on; 0.0.0.0 for all")
+    port: int = setting(8000, "port to listen on", least=1, most=65535)
+    data_dir: Path = setting(Path("data"), "everything that is stored on disk is under this directory")
+    database_url: str = field(
+        default="",
+        repr=False,
+        metadata={
+            "doc": "sqlite:///file or postgresql://user:password@host/name; default: relay.db in the data directory"
+        },
+    )
+    migrate: bool = setting(False, "on PostgreSQL: bring an old schema up to date at start (SQLite always does)")
+    node: str = setting("", "name of this relay in `welcome`; default: the host's name")
+    log_level: str = setting("info", "debug, info, warning or error", of=("debug", "info", "warning", "error"))
+    log_format: str = setting("text", "text for people, json for machines", of=("text", "json"))
+    allowed_origins: tuple[str, ...] = setting(
+        (), "origins, by commas, whose pages may connect besides the relay's own, e.g. https://board.example"
+    )
+    proxies: str = setting("127.0.0.1", "addresses, by commas, of proxies whose X-Forwarded-* headers are believed")
+
+    frame_bytes: int = setting(MIB, "longest text frame", least=4096, most=64 * MIB)
+    inline_bytes: int = setting(16 * MIB, "longest payload of a binary frame", least=4096, most=256 * MIB)
+    sessions_per_site: int = setting(16, "open WebSockets of one site", least=1, most=10_000)
+    publishes_in_flight: int = setting(
+        256, "publishes of one session that wait for their commit", least=1, most=100_000
+    )
+    hello_timeout_s: float = setting(10.0, "seconds a new session has to say hello", least=0.1, most=600)
+    ping_interval_s: float = setting(20.0, "seconds between pings", least=0.5, most=600)
+    ping_timeout_s: float = setting(
+        10.0, "seconds without a pong or any other byte before a socket is cut", least=0.5, most=600
+    )
+    outbox_patience_s: float = setting(
+        20.0, "seconds a full socket may take no byte before it is closed 4410", least=0.5, most=3600
+    )
+    outbox_replies: int = setting(1024, "answers that wait for a socket before it is not read any further", least=1)
+    outbox_transients: int = setting(1024, "transient events that wait for a socket; the oldest is dropped", least=1)
+    tail_entries: int = setting(1024, "newest events of a project kept in memory", least=1)
+    tail_bytes: int = setting(8 * MIB, "the same, in bytes", least=1)
+    catch_up_reads: int = setting(3, "sessions that read a backlog from the database at once", least=1, most=100)
+    queue_entries: int = setting(20_000, "publishes that wait for a commit before they are refused", least=1)
+    queue_bytes: int = setting(256 * MIB, "the same, in bytes", least=MIB)
+
+    presence_grace_s: float = setting(
+        10.0, "seconds a site counts as online after its socket dropped", least=0, most=3600
+    )
+    heartbeat_s: float = setting(60.0, "seconds a heartbeat of a polling site is good for", least=1, most=3600)
+    restart_grace_s: float = setting(30.0, "seconds after a start for who was online before it", least=0, most=3600)
+    drain_spread_s: float = setting(3.0, "seconds over which sessions are closed at a stop", least=0, most=600)
+    stop_timeout_s: float = setting(10.0, "seconds a stop waits for requests under way", least=0.1, most=600)
+
+    database_timeout_s: float = setting(5.0, "seconds to wait for a database connection or lock", least=0.1, most=60)
+    database_connections: int = setting(10, "connections to PostgreSQL", least=2, most=1000)
+    min_free_bytes: int = setting(64 * MIB, "free disk space under which the relay is not ready", least=0)
+    legacy_dwell_s: float = setting(6.0, "seconds for which polls show a run as Preparing at least", least=0, most=600)
+
+    def __post_init__(self) -> None:
+        if not self.database_url:
+            path = (self.data_dir / "relay.db").absolute()
+            object.__setattr__(self, "database_url", f"sqlite:///{path}")
+        if not self.node:
+            object.__setattr__(self, "node", os.uname().nodename)
+        scheme = urlsplit(self.database_url).scheme
+        if scheme not in ("sqlite", "postgresql", "postgres"):
+            raise BadSetting(f"DATABASE_URL: expected sqlite:///… or postgresql://…, got {scheme or 'no scheme'}://…")
+        for one in fields(self):
+            _check(one.name, getattr(self, one.name), one.metadata)
+
+    @property
+    def is_sqlite(self) -> bool:
+        return self.database_url.startswith("sqlite")
+
+    @property
+    def database_shown(self) -> str:
+        """The database's URL without its password."""
+        parts = urlsplit(self.database_url)
+        if parts.password is None:
+            return self.database_url
+        return self.database_url.replace(f":{parts.password}@", ":…@", 1)
+
+    def allows_origin(self, origin: str, host: str) -> bool:
+        """Whether a browser's page of this origin may connect: the relay's own, or one that is named."""
+        return origin in self.allowed_origins or urlsplit(origin).netloc == host
+
+    @property
+    def limits(self) -> Limits:
+        """The core's bounds."""
+        return Limits(
+            tail=TailLimits(entries=self.tail_entries, bytes=self.tail_bytes),
+            outbox=OutboxLimits(
+                replies=self.outbox_replies, transients=self.outbox_transients, patience_s=self.outbox_patience_s
+            ),
+            writer=WriterLimits(queue_entries=self.queue_entries, queue_bytes=self.queue_bytes),
+            presence=PresenceLimits(
+                grace_s=self.presence_grace_s, heartbeat_s=self.heartbeat_s, restart_grace_s=self.restart_grace_s
+            ),
+            text_bytes=self.frame_bytes,
+            payload_bytes=self.inline_bytes,
+            sessions_per_site=self.sessions_per_site,
+            publishes_in_flight=self.publishes_in_flight,
+            catch_up_reads=self.catch_up_reads,
+        )
+
+
+def load(environ: Mapping[str, str] | None = None, *, env_file: Path = Path(".env"), **given: Any) -> Settings:
+    """The settings of this process. What is `given` (by the command line; None is not given) goes before all else.
+
+    Raises:
+        BadSetting: a value cannot be read or is out of range, or a STARFISH_ name is none of ours.
+    """
+    environ = os.environ if environ is None else environ
+    values = {name: value for name, value in dotenv_values(env_file).items() if value is not None} | dict(environ)
+    known = {one.name: one for one in fields(Settings)}
+    chosen: dict[str, Any] = {}
+    for name, value in values.items():
+        own = name.removeprefix("STARFISH_").lower()
+        if name.startswith("STARFISH_") and own in known and own != "database_url":
+            chosen[own] = _read(name, value, known[own].default)
+    chosen["database_url"] = values.get("DATABASE_URL") or _old_names(values)
+    chosen |= {name: value for name, value in given.items() if value is not None}
+    return Settings(**chosen)
+
+
+def unknown_names(environ: Mapping[str, str]) -> list[str]:
+    """STARFISH_ names in the environment that mean nothing: misspelt, perhaps."""
+    known = {f"STARFISH_{one.name.upper()}" for one in fields(Settings)} | _FOR_COMMANDS
+    return sorted(name for name in environ if name.startswith("STARFISH_") and name not in known)
+
+
+_FOR_COMMANDS = {"STARFISH_SUPERUSER_PASSWORD", "STARFISH_USER_PASSWORD"}
+
+
+def _old_names(values: Mapping[str, str]) -> str:
+    """The URL of the database that the old router's five names say, or nothing."""
+    name = values.get("DATABASE_NAME")
+    if not name:
+        return ""
+    user, password = values.get("DATABASE_USER", ""), values.get("DATABASE_PASSWORD", "")
+    host, port = values.get("DATABASE_HOST", "localhost"), values.get("DATABASE_PORT", "5432")
+    login = f"{quote(user, safe='')}:{quote(password, safe='')}@" if user else ""
+    return f"postgresql://{login}{host}:{port}/{quote(name, safe='')}"
+
+
+def _read(name: str, value: str, default: Any) -> Any:
+    try:
+        match default:
+            case bool():
+                return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[value.lower()]
+            case int():
+                return int(value)
+            case float():
+                return float(value)
+            case Path():
+                return Path(value)
+            case tuple():
+                return tuple(part.strip() for part in value.split(",") if part.strip())
+            case _:
+                return value
+    except (ValueError, KeyError):
+        expected = {bool: "true or false", int: "a whole number", float: "a number"}[type(default)]
+        raise BadSetting(f"{name}: expected {expected}, got {value!r}") from None
+
+
+def _check(name: str, value: Any, metadata: Mapping[str, Any]) -> None:
+    least, most, of = metadata.get("least"), metadata.get("most"), metadata.get("of")
+    if (least is not None and not value >= least) or (most is not None and not value <= most):
+        span = f"{least:g} or more" if most is None else f"{least:g} to {most:g}"
+        raise BadSetting(f"STARFISH_{name.upper()}: expected {span}, got {value!r}")
+    if of is not None and value not in of:
+        raise BadSetting(f"STARFISH_{name.upper()}: expected one of {', '.join(of)}, got {value!r}")

@@ -1,0 +1,1 @@
+"""The server: HTTP and WebSocket over the core. `relay.web.app` puts everything together."""

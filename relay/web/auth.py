@@ -1,0 +1,213 @@
+"""Who asks: Basic credentials of a user, or the token of a site, out of a request's headers. Never out of its URL.
+
+A password is checked with argon2id, which takes 20 ms on purpose. So a pair that was good is remembered for a while, as
+an HMAC under a key of this process: the next request with it costs microseconds. Failures are not remembered. What is
+remembered holds only as long as the user's password hash is the one it was checked against.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hmac
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from relay.core import accounts
+from relay.core.access import Principal
+from relay.core.model import Site, Token, User
+from relay.core.passwords import Passwords, needs_rehash
+from relay.core.ports import Store
+from relay.core.session import Identity
+from relay.protocol.errors import ErrorCode, ReplyError, forbidden, invalid, unknown_site
+
+SITE_HEADER = "x-starfish-site"
+REMEMBER_S = 600.0
+REMEMBER_USERS = 10_000
+KNOWN_FOR_S = 30.0
+"""How long a user's sites and rights are taken as known; whatever changes them through this relay is seen at once."""
+
+
+class BadCredentials(ReplyError):
+    """No credentials, or not good ones; which of both, and why, is in `message`."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(ErrorCode.UNAUTHENTICATED, message)
+
+
+@dataclass(frozen=True, slots=True)
+class _Verified:
+    user_id: int
+    password_hash: str
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    user: User
+    principal: Principal
+    until: float
+
+
+class Authenticator:
+    """See the module. One per process."""
+
+    def __init__(self, store: Store, passwords: Passwords, now_us: Callable[[], int]) -> None:
+        self._store = store
+        self._passwords = passwords
+        self._now_us = now_us
+        self._key = secrets.token_bytes(32)
+        self._verified: OrderedDict[bytes, _Verified] = OrderedDict()
+        self._known: dict[int, _Known] = {}
+        self._checking: dict[bytes, asyncio.Task[_Verified]] = {}
+
+    def forget(self) -> None:
+        """Users, sites or rights have changed: look at them anew. Passwords need no new check for it."""
+        self._known.clear()
+
+    # --- users
+
+    async def user(self, authorization: str | None) -> Principal:
+        """The user of a Basic `Authorization` header, acting for all sites that it owns.
+
+        Raises:
+            BadCredentials: the header is missing, is no Basic one, or the pair is not good.
+            StorageUnavailable: the pair could not be looked up.
+        """
+        credentials = basic_credentials(authorization)
+        digest = hmac.digest(self._key, credentials.encode("utf-8", "surrogatepass"), "sha256")
+        verified = self._verified.get(digest)
+        if verified is None or verified.until < time.monotonic():
+            verified = await self._verify(digest, credentials)
+        known = await self._know(verified.user_id)
+        if known is None or known.user.password_hash != verified.password_hash or not known.user.is_active:
+            self._verified.pop(digest, None)
+            raise BadCredentials("Invalid username/password.")
+        return known.principal
+
+    async def _verify(self, digest: bytes, credentials: str) -> _Verified:
+        """Check a pair once, however many requests wait for it."""
+        task = self._checking.get(digest)
+        if task is None:
+            task = asyncio.create_task(self._check(digest, credentials), name="password-check")
+            self._checking[digest] = task
+            task.add_done_callback(lambda done: self._checked(digest, done))
+        return await asyncio.shield(task)
+
+    def _checked(self, digest: bytes, task: asyncio.Task[_Verified]) -> None:
+        del self._checking[digest]
+        if not task.cancelled():
+            task.exception()  # whoever waits has it; when nobody does any more, it is no news
+
+    async def _check(self, digest: bytes, credentials: str) -> _Verified:
+        username, _, password = credentials.partition(":")
+        async with self._store.snapshot() as tx:
+            user = await tx.users.by_name(username) if "\0" not in username else None
+        good = await self._passwords.verify(password, None if user is None else user.password_hash)
+        if user is None or not good or not user.is_active:
+            raise BadCredentials("Invalid username/password.")
+        hashed = user.password_hash
+        if needs_rehash(hashed):
+            hashed = await self._passwords.hash(password)
+            async with self._store.transaction() as tx:
+                await tx.users.set_password(user.id, hashed)
+            self._known.pop(user.id, None)
+        verified = _Verified(user.id, hashed, time.monotonic() + REMEMBER_S)
+        self._verified[digest] = verified
+        if len(self._verified) > REMEMBER_USERS:
+            self._verified.popitem(last=False)
+        return verified
+
+    async def _know(self, user_id: int) -> _Known | None:
+        known = self._known.get(user_id)
+        if known is not None and known.until > time.monotonic():
+            return known
+        async with self._store.snapshot() as tx:
+            user = await tx.users.get(user_id)
+            sites = [] if user is None else await tx.sites.ids_of_owner(user_id)
+        if user is None:
+            return None
+        principal = Principal(user_id=user.id, sites=frozenset(sites), is_operator=user.is_operator, name=user.username)
+        known = _Known(user, principal, time.monotonic() + KNOWN_FOR_S)
+        if len(self._known) > REMEMBER_USERS:
+            self._known.clear()
+        self._known[user_id] = known
+        return known
+
+    # --- sites
+
+    async def site(self, headers: Mapping[str, str]) -> Identity:
+        """The site that a request speaks for: by its token, or by its user's credentials and `X-Starfish-Site`.
+
+        Raises:
+            BadCredentials: 401.
+            ReplyError: `invalid` (Basic without the site), `unknown_site`, `forbidden` (another user's site).
+            StorageUnavailable: it could not be looked up.
+        """
+        authorization = headers.get("authorization")
+        scheme, _, value = (authorization or "").partition(" ")
+        if scheme.lower() == "bearer":
+            return await self.token(value.strip())
+        user = await self.user(authorization)
+        uid = headers.get(SITE_HEADER)
+        if uid is None:
+            raise invalid(**{"X-Starfish-Site": "required with Basic: the uid of the site to speak for"})
+        async with self._store.snapshot() as tx:
+            site = await tx.sites.by_uid(uid.lower()) if "\0" not in uid else None
+        if site is None:
+            raise unknown_site()
+        if not user.acts_for(site.id) and site.owner_id != user.user_id:
+            raise forbidden("this site belongs to another user")
+        return Identity(site=site, principal=_as_site(site))
+
+    async def token(self, secret: str) -> Identity:
+        """The site of a token.
+
+        Raises:
+            BadCredentials: it is unknown, expired or revoked, or its user is disabled.
+        """
+        async with self._store.snapshot() as tx:
+            token = await tx.tokens.by_digest(accounts.digest_of(secret))
+            site = None if token is None else await tx.sites.get(token.site_id)
+            user = None if site is None else await tx.users.get(site.owner_id)
+        if token is None or site is None or user is None or not user.is_active or not self._is_good(token):
+            raise BadCredentials("the token is unknown, has expired or was revoked; ask the operator for a new one")
+        return Identity(site=site, principal=_as_site(site), token_id=token.id, expires_us=token.expires_us)
+
+    def _is_good(self, token: Token) -> bool:
+        return token.revoked_us is None and (token.expires_us is None or token.expires_us > self._now_us())
+
+
+def _as_site(site: Site) -> Principal:
+    """Whoever speaks for a site has that site's rights, and no more: an operator too."""
+    return Principal(user_id=site.owner_id, sites=frozenset({site.id}), name=site.name)
+
+
+def basic_credentials(authorization: str | None) -> str:
+    """`user:password` of a Basic header.
+
+    Raises:
+        BadCredentials: there is none. The words are those that polling controllers know.
+    """
+    scheme, _, value = (authorization or "").strip().partition(" ")
+    if scheme.lower() != "basic":
+        raise BadCredentials("Authentication credentials were not provided.")
+    if not value:
+        raise BadCredentials("Invalid basic header. No credentials provided.")
+    if " " in value.strip():
+        raise BadCredentials("Invalid basic header. Credentials string should not contain spaces.")
+    try:
+        raw = base64.b64decode(value.strip(), validate=True)
+    except (binascii.Error, ValueError):
+        raise BadCredentials("Invalid username/password.") from None
+    try:
+        credentials = raw.decode("utf-8")
+    except UnicodeDecodeError:
+        credentials = raw.decode("latin-1")
+    if ":" not in credentials:
+        raise BadCredentials("Invalid username/password.")
+    return credentials

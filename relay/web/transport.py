@@ -1,0 +1,146 @@
+"""The socket itself: uvicorn's WebSocket protocol, with a way past ASGI for what the relay needs of it.
+
+A fan-out writes one prepared frame to many sockets. Through ASGI `send` that is a message, a coroutine and a copy for
+each; here it is one `transport.write` (1.5 to 1.7 times the rate, level with `websockets.broadcast`). It also gives
+what ASGI has no word for: how much the socket still holds, when it takes more, and cutting it.
+
+It rests on the internals of uvicorn's `WebSocketsSansIOProtocol`, so uvicorn is pinned to one release, and
+`tests/web/test_transport.py` says what would break.
+
+A peer is given up when for `ping_timeout` nothing of it has moved: no pong, and no byte in or out. It is then cut
+(`abort`), because a peer that does not read would hold a socket that is closed politely for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio.transports import BaseTransport
+from typing import Any, cast
+
+from starlette.websockets import WebSocket
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import Frame
+
+EXTENSION = "starfish.transport"
+CLOSE_TIMEOUT_S = 5.0
+"""How long a peer may take to answer a close before it is cut."""
+
+
+class RelayProtocol(WebSocketsSansIOProtocol):
+    """uvicorn's protocol, found in the ASGI scope's extensions under `EXTENSION`."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.close_timeout = CLOSE_TIMEOUT_S
+        self.left_cleanly = False
+        """The peer has closed by the closing handshake."""
+        self._received = 0
+        self._moved: tuple[int, int] = (0, 0)
+
+    def connection_made(self, transport: BaseTransport) -> None:
+        super().connection_made(transport)
+        self.is_lost = asyncio.Event()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self.is_lost.set()
+
+    def data_received(self, data: bytes) -> None:
+        self._received += len(data)
+        super().data_received(data)
+
+    async def run_asgi(self) -> None:
+        cast("dict[str, object]", self.scope["extensions"])[EXTENSION] = self
+        await super().run_asgi()
+
+    def handle_close(self, event: Frame) -> None:
+        self.left_cleanly = not self.close_sent
+        super().handle_close(event)
+
+    # --- liveness
+
+    def send_keepalive_ping(self) -> None:
+        self._moved = self._movement()
+        super().send_keepalive_ping()
+
+    def keepalive_timeout(self) -> None:
+        if self.pending_ping_payload is None:
+            return
+        before, self._moved = self._moved, self._movement()
+        # While the relay itself does not read, a pong may lie unread: that is no fault of the peer.
+        if self._moved != before or self.read_paused:
+            assert self.ping_timeout is not None
+            self.pong_timer = self.loop.call_later(self.ping_timeout, self.keepalive_timeout)
+            return
+        self.pong_timer = None
+        self.transport.abort()
+
+    def _movement(self) -> tuple[int, int]:
+        """Changes whenever a byte has come in or gone out; a full buffer that only grows is no movement out."""
+        return self._received, self.transport.get_write_buffer_size() if not self.writable.is_set() else 0
+
+    # --- closing
+
+    def begin_close(self, code: int, reason: str) -> None:
+        """Start the closing handshake, and cut the peer if it does not answer."""
+        if self.close_sent or self.transport.is_closing():
+            return
+        self.stop_keepalive()
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
+        self.conn.send_close(code, reason)
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = True
+        if self.read_paused:
+            self.read_paused = False
+            self.transport.resume_reading()
+        self.close_timer = self.loop.call_later(self.close_timeout, self.transport.abort)
+
+
+class SocketLink:
+    """Serves `relay.core.ports.Link` on one open WebSocket."""
+
+    __slots__ = ("_protocol", "_write")
+
+    def __init__(self, protocol: RelayProtocol) -> None:
+        self._protocol = protocol
+        self._write = protocol.transport.write
+
+    @property
+    def writable(self) -> bool:
+        return self._protocol.writable.is_set()
+
+    @property
+    def left_cleanly(self) -> bool:
+        return self._protocol.left_cleanly
+
+    def send(self, frame: bytes) -> None:
+        protocol = self._protocol
+        if not (protocol.close_sent or protocol.disconnected):
+            self._write(frame)
+
+    def pending_bytes(self) -> int:
+        return self._protocol.transport.get_write_buffer_size()
+
+    async def drained(self) -> None:
+        await self._protocol.writable.wait()  # uvicorn sets it when the connection is lost, too
+
+    def close(self, code: int, reason: str) -> None:
+        self._protocol.begin_close(code, reason)
+
+    async def closed(self) -> None:
+        """Wait until the socket is gone."""
+        await self._protocol.is_lost.wait()
+
+
+def link_of(websocket: WebSocket) -> SocketLink:
+    """The link of an accepted WebSocket.
+
+    Raises:
+        RuntimeError: it is served by something else than this server.
+    """
+    protocol = websocket.scope.get("extensions", {}).get(EXTENSION)
+    if not isinstance(protocol, RelayProtocol):
+        raise RuntimeError(
+            f"expected a RelayProtocol in the scope, got {protocol!r}; start it by `starfish-relay serve`"
+        )
+    return SocketLink(protocol)
