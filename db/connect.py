@@ -17,7 +17,7 @@ import asyncio
 import re
 import sqlite3
 from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -293,7 +293,7 @@ class _Sqlite:
         self._stop = asyncio.Event()
 
     async def open(self) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._make_file()
         await self._pool.connect()
         try:
             await self._hold(self._writers, _SQLITE_PRAGMAS)
@@ -302,6 +302,11 @@ class _Sqlite:
         except BaseException:
             await self.close()
             raise
+
+    def _make_file(self) -> None:
+        """A file that cannot be opened is found out here: when aiosqlite fails to, it leaves a thread behind."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._path.open("ab").close()
 
     async def close(self) -> None:
         self._stop.set()
@@ -406,9 +411,12 @@ class _PostgresLease:
             if rollback and not raw.is_closed():
                 await raw.execute("ROLLBACK")
         except Exception:
-            raw.terminate()  # whatever it is in the middle of, it must not be handed to another
+            with suppress(asyncpg.InterfaceError):  # the pool has noticed, and dropped it already
+                raw.terminate()  # whatever it is in the middle of, it must not be handed to another
         finally:
-            await self._held.__aexit__(None, None, None)
+            # What was asked of it is done by now. If it breaks on its way back, the pool makes a new one.
+            with suppress(asyncpg.InternalClientError, *_UNAVAILABLE):
+                await self._held.__aexit__(None, None, None)
 
 
 async def _keep_as_it_is(_connection: asyncpg.Connection) -> None:
