@@ -19,6 +19,12 @@ def text(message: dict[str, Any]) -> bytes:
     return Frame(Opcode.TEXT, codec.encode(message)).serialize(mask=False)
 
 
+def message_of(frame: bytes) -> tuple[bytes, bool]:
+    """The message in a whole frame of ours (unmasked, RFC 6455 section 5.2), and whether it is binary."""
+    start = {126: 4, 127: 10}.get(frame[1], 2)
+    return frame[start:], frame[0] & 0x0F == Opcode.BINARY
+
+
 def event_of(entry: Entry) -> Event:
     """An entry as the protocol shows it."""
     draft = entry.draft

@@ -14,18 +14,15 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from relay.core import access, frames
 from relay.core.model import Draft, Entry, JsonObject, Kind, Participant, Role
 from relay.core.ports import StorageUnavailable, Store
 from relay.protocol.position import JournalBounds
-
-if TYPE_CHECKING:
-    from relay.core.outbox import Lane
 
 GAP_PATIENCE_S = 0.05
 """How long an entry may be overtaken by later ones before the journal is asked for it."""
@@ -65,6 +62,21 @@ class TailLimits:
     bytes: int = 8 * 1024 * 1024
 
 
+class Subscriber(Protocol):
+    """Somebody who follows the project here: a session's lane, or a request's reader."""
+
+    member: Member
+
+    @property
+    def session_id(self) -> str | None: ...
+
+    def offer(self, shown: Shown) -> None:
+        """There is a new entry. Called in offset order, and never waits."""
+
+    def pass_by(self, key: Hashable, frame: bytes) -> None:
+        """Something transient comes by; a newer one with the same key takes its place."""
+
+
 class Watcher(Protocol):
     """Told by a hub what concerns more than one project."""
 
@@ -82,7 +94,7 @@ class Hub:
         self.head = -1
         self.oldest = 1
         self.members: dict[int, Member] = {}
-        self.lanes: set[Lane] = set()
+        self.lanes: set[Subscriber] = set()
         self.deleted = False
         self._store = store
         self._limits = limits

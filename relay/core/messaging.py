@@ -34,9 +34,11 @@ async def publish(node: Node, session: Session, frame: Publish, payload: bytes |
     Raises:
         ReplyError: the publish is refused, and nothing of it is stored.
     """
-    lane = session.outbox.lanes.get(frame.project) if frame.project is not None else None
-    draft, transient = await compose(node, lane, frame, payload, origin=session.id)
-    assert lane is not None
+    lane = session.outbox.lanes.get(frame.project or 0)
+    if lane is None:
+        check(frame, payload)
+        raise unknown_project()
+    draft, transient = await compose(node, lane.hub, lane.member, frame, payload, origin=session.id)
     if transient:
         pass_on(node, lane.hub, draft)
         session.ok(frame.ref)
@@ -50,20 +52,17 @@ async def publish(node: Node, session: Session, frame: Publish, payload: bytes |
 
 
 async def compose(
-    node: Node, lane: Lane | None, frame: Publish, payload: bytes | None, *, origin: str | None
+    node: Node, hub: Hub, member: Member, frame: Publish, payload: bytes | None, *, origin: str | None
 ) -> tuple[Draft, bool]:
     """The draft that a publish asks for, and whether it is transient.
 
     Raises:
-        ReplyError: `invalid`, `unknown_project`, `forbidden`, `unknown_run`.
+        ReplyError: `invalid`, `forbidden`, `unknown_run`.
     """
-    event_id, kind = _required(frame, payload)
-    if lane is None:
-        raise unknown_project()
-    member = lane.member
+    event_id, kind = check(frame, payload)
     access.require_publish(member.role, kind)
-    audience = address(lane.hub, member, frame.to)
-    batch = None if frame.run is None else await _batch_of(node, member, lane.hub.project_id, frame.run)
+    audience = address(hub, member, frame.to)
+    batch = None if frame.run is None else await _batch_of(node, member, hub.project_id, frame.run)
     transient = frame.transient if frame.transient is not None else kind is Kind.PROGRESS
     draft = Draft(
         kind=kind,
@@ -81,7 +80,8 @@ async def compose(
     return draft, transient
 
 
-def _required(frame: Publish, payload: bytes | None) -> tuple[str, Kind]:
+def check(frame: Publish, payload: bytes | None) -> tuple[str, Kind]:
+    """What a publish has to have: its id in lower case, and its kind. Raises `ReplyError` with `invalid`."""
     reasons: dict[str, str] = {}
     event_id = (frame.id or "").lower()
     if not _UUID.fullmatch(event_id):

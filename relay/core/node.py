@@ -16,6 +16,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from relay.core import access, frames
 from relay.core.deadlines import Deadlines
@@ -29,6 +30,9 @@ from relay.core.receipts import Receipts
 from relay.core.session import Session
 from relay.core.writer import JournalWriter, WriterLimits
 from relay.protocol.errors import unknown_project
+
+if TYPE_CHECKING:
+    from relay.core.reader import Reader
 
 log = logging.getLogger(__name__)
 
@@ -110,6 +114,8 @@ class Node:
         self.on_presence: list[Callable[[int], None]] = []
         self.on_elsewhere: list[Callable[[], None]] = []
         """Called when another process has changed the database: anything may be different."""
+        self.readers: set[Reader] = set()
+        """Requests that follow a project: long polls and event streams."""
         self._opening: dict[int, asyncio.Task[Hub | None]] = {}
         self._users_of_hub: dict[int, int] = {}
         self._hubs_of_site: dict[int, set[int]] = {}

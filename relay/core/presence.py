@@ -60,7 +60,9 @@ class Presence:
         self._settle(site_id, known)
 
     def session_closed(self, site_id: int, *, clean: bool) -> None:
-        known = self._sites[site_id]
+        known = self._sites.get(site_id)
+        if known is None:  # the site was deleted
+            return
         known.sessions -= 1
         if known.sessions == 0 and not clean:
             known.until = max(known.until, _now() + self._limits.grace_s)

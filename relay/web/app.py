@@ -24,6 +24,7 @@ from relay.core.passwords import Passwords
 from relay.protocol.errors import ReplyError
 from relay.web import legacy
 from relay.web.auth import Authenticator
+from relay.web.events import EventDoor
 from relay.web.health import Health
 from relay.web.replies import Json, error_response
 from relay.web.socket import SocketDoor
@@ -105,6 +106,7 @@ def _relay(node: Node, auth: Authenticator, settings: Settings) -> Relay:
         routes=[
             WebSocketRoute(SOCKET_PATH, door.serve),
             *health.routes(),
+            *EventDoor(node, auth).routes(),
             *legacy.routes(node, auth, settings),
         ],
         exception_handlers={ReplyError: _refused},

@@ -184,6 +184,8 @@ class SocketDoor:
     async def drain(self) -> None:
         """Say goodbye to all and close them, a few at a time; wait until they are gone, or the time is up."""
         self.draining = True
+        for reader in list(self._node.readers):
+            reader.end()
         sessions = list(self._node.all_sessions())
         if not sessions:
             return

@@ -1,0 +1,271 @@
+"""The journal over plain HTTP, for sites that cannot hold a WebSocket (protocol, section 9): same rules, same offsets.
+
+    GET  projects/{id}/events/                     long poll; with `Accept: text/event-stream` a stream (SSE)
+    POST projects/{id}/events/                     publish
+    POST projects/{id}/ack/                        acknowledge
+    GET  projects/{id}/events/{offset}/payload/    a binary event's bytes
+
+Each request speaks for one site: a Bearer token, or Basic with `X-Starfish-Site`. A site that polls or streams here
+counts as online, as one with a session does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import BaseRoute, Route
+
+from relay.core import access, frames, messaging
+from relay.core.hub import Hub, Member
+from relay.core.model import Entry
+from relay.core.node import Node
+from relay.core.reader import Reader, following
+from relay.core.session import Identity
+from relay.protocol import codec
+from relay.protocol.envelope import Publish
+from relay.protocol.errors import ErrorCode, ReplyError, invalid, unknown_project
+from relay.protocol.position import MAX_OFFSET, judge_resume
+from relay.web.auth import Authenticator
+from relay.web.replies import Json, error_response
+
+API = "/starfish/api/v1"
+MAX_LIMIT = 1000
+MAX_WAIT_S = 60.0
+KEEP_ALIVE_S = 15.0
+"""A comment on an event stream at least this often: proxies cut what is idle for 60 s."""
+
+_LAST_EVENT_ID = re.compile(r"([\w.-]{1,64}):(\d{1,19})")
+
+
+class PublishBody(msgspec.Struct):
+    """A `publish` without its `type`, `ref` and `project`; `payload` is base64, in place of `data`."""
+
+    id: str | None = None
+    kind: str | None = None
+    to: str | list[str] | None = None
+    run: int | None = None
+    data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    payload: str | None = None
+    transient: bool | None = None
+    receipts: bool | None = None
+
+
+class AckBody(msgspec.Struct):
+    offset: int
+
+
+class EventDoor:
+    """See the module."""
+
+    def __init__(self, node: Node, auth: Authenticator) -> None:
+        self._node = node
+        self._auth = auth
+
+    def routes(self) -> list[BaseRoute]:
+        project = API + "/projects/{project}"
+        return [
+            Route(f"{project}/events/", self._answering(self.read), methods=["GET"]),
+            Route(f"{project}/events/", self._answering(self.publish), methods=["POST"]),
+            Route(f"{project}/events/{{offset}}/payload/", self._answering(self.payload), methods=["GET"]),
+            Route(f"{project}/ack/", self._answering(self.ack), methods=["POST"]),
+        ]
+
+    @staticmethod
+    def _answering(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+        """A refusal is an answer in this API's own form."""
+
+        async def answer(request: Request) -> Response:
+            try:
+                return await handler(request)
+            except ReplyError as error:
+                return error_response(error)
+
+        return answer
+
+    @asynccontextmanager
+    async def _member(self, request: Request) -> AsyncIterator[tuple[Identity, Hub, Member]]:
+        """The site that asks, and its part in the project.
+
+        Raises:
+            ReplyError: `unauthenticated` …, and `unknown_project` for absent and foreign alike.
+        """
+        identity = await self._auth.site(request.headers)
+        number = request.path_params["project"]
+        project_id = int(number) if number.isascii() and number.isdigit() and len(number) < 19 else 0
+        async with self._node.use_hub(project_id) as hub:
+            member = None if hub is None else hub.members.get(identity.site.id)
+            if hub is None or member is None:
+                raise unknown_project()
+            yield identity, hub, member
+
+    # --- reading
+
+    async def read(self, request: Request) -> Response:
+        async with AsyncExitStack() as stack:
+            identity, hub, member = await stack.enter_async_context(self._member(request))
+            position = await self._position(request, identity, hub, member)
+            reader = stack.enter_context(following(self._node, hub, member, position))
+            if "text/event-stream" in request.headers.get("accept", ""):
+                return StreamingResponse(
+                    self._stream(stack.pop_all(), reader, identity),
+                    media_type="text/event-stream",
+                    headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+                )
+            return await self._poll(request, reader)
+
+    async def _poll(self, request: Request, reader: Reader) -> Response:
+        limit = _number(request, "limit", 100, least=1, most=MAX_LIMIT)
+        wait_s = _number(request, "wait", 0, least=0, most=MAX_WAIT_S)
+        self._node.presence.heartbeat(reader.member.site_id, alive=True)
+        entries = await reader.page(int(limit))
+        while not entries and reader.is_member and not reader.ended and wait_s > 0:
+            before = _now()
+            if not await reader.news(wait_s):
+                break
+            reader.passing()
+            entries = await reader.page(int(limit))
+            wait_s -= _now() - before
+        if not reader.is_member:
+            raise unknown_project()
+        headers = {"X-Starfish-Epoch": reader.hub.epoch, "X-Starfish-Offset": str(reader.position)}
+        return Json({"events": [self._shown(entry) for entry in entries]}, headers=headers)
+
+    async def _stream(self, stack: AsyncExitStack, reader: Reader, identity: Identity) -> AsyncIterator[bytes]:
+        """An event stream, until the client leaves, the site leaves the project, or the relay stops."""
+        async with stack:
+            self._node.presence.session_opened(identity.site.id)
+            stack.callback(self._node.presence.session_closed, identity.site.id, clean=False)
+            yield b": welcome\n\n"
+            while not reader.ended and self._is_good(identity):
+                for entry in await reader.page(MAX_LIMIT):
+                    data = codec.encode(self._shown(entry))
+                    yield b"id: %s:%d\ndata: %s\n\n" % (reader.hub.epoch.encode(), entry.offset or 0, data)
+                for frame in reader.passing():
+                    yield b"data: %s\n\n" % _as_text(frame)
+                if not reader.is_member:
+                    yield b'data: {"type":"unsubscribed","project":%d,"reason":"left"}\n\n' % reader.hub.project_id
+                    return
+                if not await reader.news(KEEP_ALIVE_S):
+                    yield b":\n\n"
+
+    def _is_good(self, identity: Identity) -> bool:
+        return identity.expires_us is None or identity.expires_us > self._node.now_us()
+
+    async def _position(self, request: Request, identity: Identity, hub: Hub, member: Member) -> int:
+        """After which offset to go on: `after`, `Last-Event-ID`, or the site's cursor; never before its joining."""
+        requested: int | None = None
+        epoch = request.query_params.get("epoch")
+        resumed = _LAST_EVENT_ID.fullmatch(request.headers.get("last-event-id", ""))
+        if resumed is not None:
+            epoch, requested = resumed[1], int(resumed[2])
+        elif "after" in request.query_params:
+            requested = int(_number(request, "after", 0, least=0, most=MAX_OFFSET))
+        cursor = (await self._node.keeper.cursors_of(identity.site.id)).get(hub.project_id)
+        resume = judge_resume(requested, epoch, journal=hub.bounds, cursor=cursor, joined=member.joined)
+        return resume.start
+
+    def _shown(self, entry: Entry) -> dict[str, Any]:
+        return codec.event_object(frames.event_of(entry), inline_limit=self._node.limits.text_bytes)
+
+    async def payload(self, request: Request) -> Response:
+        async with self._member(request) as (_, hub, member):
+            number = request.path_params["offset"]
+            offset = int(number) if number.isascii() and number.isdigit() and len(number) < 19 else 0
+            async with self._node.store.snapshot() as tx:
+                entry = await tx.journal.get(hub.project_id, offset)
+        visible = entry is not None and offset > member.joined and access.sees(member.site_id, member.role, entry.draft)
+        if entry is None or not visible or entry.draft.payload is None:
+            raise ReplyError(ErrorCode.UNKNOWN_BLOB, "there is no such event with a payload among those of this site")
+        return Response(entry.draft.payload, media_type="application/octet-stream")
+
+    # --- writing
+
+    async def publish(self, request: Request) -> Response:
+        async with self._member(request) as (_, hub, member):
+            limits = self._node.limits
+            body = await _body(request, PublishBody, limits.payload_bytes * 4 // 3 + limits.text_bytes)
+            payload = None if body.payload is None else _decode(body.payload)
+            size, limit = (
+                (len(payload), limits.payload_bytes)
+                if payload is not None
+                else (len(body.data) if isinstance(body.data, msgspec.Raw) else 0, limits.text_bytes)
+            )
+            if size > limit:
+                raise ReplyError(ErrorCode.TOO_LARGE, f"at most {limit} bytes, got {size}", {"limit": limit})
+            frame = Publish(
+                id=body.id,
+                project=hub.project_id,
+                kind=body.kind,
+                to=body.to,
+                run=body.run,
+                data=body.data,
+                transient=body.transient,
+                receipts=body.receipts,
+            )
+            draft, transient = await messaging.compose(self._node, hub, member, frame, payload, origin=None)
+            if transient:
+                messaging.pass_on(self._node, hub, draft)
+                return Json({"duplicate": False}, 201)
+            appended = await self._node.writer.append(hub.project_id, draft)
+        return Json({"offset": appended.offset, "duplicate": appended.duplicate}, 200 if appended.duplicate else 201)
+
+    async def ack(self, request: Request) -> Response:
+        async with self._member(request) as (_, hub, member):
+            body = await _body(request, AckBody, 4096)
+            if not 0 <= body.offset <= MAX_OFFSET:
+                raise invalid(offset="0 or more")
+            messaging.settle(self._node, hub, member, body.offset)
+        return Response(status_code=204)
+
+
+async def _body(request: Request, form: type[Any], limit: int) -> Any:
+    """A JSON body. Raises `ReplyError`: `too_large`, `invalid`."""
+    chunks, size = [], 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > limit:
+            raise ReplyError(ErrorCode.TOO_LARGE, f"a body has at most {limit} bytes", {"limit": limit})
+        chunks.append(chunk)
+    try:
+        return msgspec.json.decode(b"".join(chunks), type=form)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise invalid(body=str(error) or type(error).__name__) from None
+
+
+def _decode(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise invalid(payload="base64") from None
+
+
+def _number(request: Request, name: str, default: float, *, least: float, most: float) -> float:
+    text = request.query_params.get(name)
+    if text is None:
+        return default
+    if not re.fullmatch(r"\d{1,19}", text, re.ASCII) or not least <= int(text) <= most:
+        raise invalid(**{name: f"a whole number from {least:g} to {most:g}, got {text[:40]!r}"})
+    return int(text)
+
+
+def _as_text(frame: bytes) -> bytes:
+    """The message of a prepared WebSocket frame, on one line; a binary event has its payload as base64."""
+    message, is_binary = frames.message_of(frame)
+    if not is_binary:
+        return message
+    header, payload = codec.split_binary(message)
+    event = msgspec.json.decode(header) | {"payload": base64.b64encode(payload).decode("ascii")}
+    return codec.encode(event)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
