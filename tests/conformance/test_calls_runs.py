@@ -198,6 +198,31 @@ async def test_min_sites_counts_participants_and_not_the_coordinator(realm: Real
     assert listed(await team.co.call("runs.list", project=team.project), "runs") == []
 
 
+async def test_at_its_deadline_a_batch_fails_what_has_not_ended_and_says_why(realm: Realm) -> None:
+    team = await realm.team(participants=2)
+    result = await team.co.call("runs.start", project=team.project, policy={"deadline_s": 1.0})
+    team.batch, team.runs = result["batch"], {run["site_uid"]: run for run in result["runs"]}
+    await team.force("Pending Success")
+    await move(team, team.participant, "Success")
+    for wire in (team.co, *team.pas):
+        event = await wire.expect("event", kind="batch", data={"status": "Failed"})
+        assert event["data"] == {"batch": 1, "status": "Failed", "status_code": 0, "reason": "deadline"}
+    ended = await team.statuses()
+    assert ended.pop(team.participant.uid) == "Success"
+    assert set(ended.values()) == {"Failed"}
+    assert (await team.co.call("runs.start", project=team.project))["batch"] == 2
+
+
+async def test_a_batch_that_has_ended_in_time_has_no_deadline_any_more(realm: Realm) -> None:
+    team = await realm.team()
+    result = await team.co.call("runs.start", project=team.project, policy={"deadline_s": 0.5})
+    team.batch, team.runs = result["batch"], {run["site_uid"]: run for run in result["runs"]}
+    await team.force("Success")
+    await asyncio.sleep(0.7)
+    assert set((await team.statuses()).values()) == {"Success"}
+    assert [data["status"] for data in told(await team.shown(team.pa), "batch")][-1] == "Success"
+
+
 @pytest.mark.parametrize(
     "policy",
     [

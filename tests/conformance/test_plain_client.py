@@ -21,20 +21,29 @@ WAIT_S = 5.0
 
 
 class Plain:
-    """Sends a frame, reads until the frame that it waits for; what it passes by is gone."""
+    """Sends a frame, and reads until the frame that it waits for; what it passes by is kept for later."""
 
     def __init__(self, connection: ClientConnection) -> None:
         self.connection = connection
+        self.kept: list[Frame] = []
 
     def send(self, **frame: Any) -> None:
         self.connection.send(json.dumps(frame))
 
     def until(self, type_: str, **fields: Any) -> Frame:
-        while True:
-            frame = decode(self.connection.recv(timeout=WAIT_S))
+        wanted = {"type": type_, **fields}
+        for frame in self._frames():
             assert frame["type"] != "error", frame
-            if frame["type"] == type_ and all(frame.get(name) == value for name, value in fields.items()):
+            if all(frame.get(name) == value for name, value in wanted.items()):
+                self.kept.remove(frame)
                 return frame
+        raise AssertionError("unreachable")
+
+    def _frames(self) -> Iterator[Frame]:
+        yield from list(self.kept)
+        while True:
+            self.kept.append(decode(self.connection.recv(timeout=WAIT_S)))
+            yield self.kept[-1]
 
     def call(self, method: str, **params: Any) -> Any:
         self.send(type="call", ref=method, method=method, params=params)
@@ -70,7 +79,8 @@ async def test_a_round_of_training(realm: Realm, dial: Any) -> None:
     participant.until("event", kind="run", run=runs[guest.uid])
     for plain, site in ((coordinator, owner), (participant, guest)):
         plain.call("runs.status", run=runs[site.uid], status="Preparing")
-    assert participant.until("event", kind="batch")["data"]["status"] == "Preparing"
+    while participant.until("event", kind="batch")["data"]["status"] != "Preparing":
+        pass
 
     coordinator.send(type="publish", ref=1, id=new_id(), project=project, kind="command", data={"op": "train"})
     assert coordinator.until("ok", ref=1)["duplicate"] is False

@@ -16,9 +16,7 @@ TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 
 async def seen_before_marker(team: Team, wire: Wire) -> list[Frame]:
     """Publications of the team that the session is shown before a marker that goes to all."""
-    marker = await team.co.publish(team.project, data="marker", to="participants")
-    received = events(await wire.until("event", offset=marker["offset"]))
-    return [event for event in received[:-1] if event["kind"] in CLIENT_KINDS]
+    return [event for event in events(await team.shown(wire)) if event["kind"] in CLIENT_KINDS]
 
 
 # The answer and the event
