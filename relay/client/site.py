@@ -1,0 +1,278 @@
+"""A site at its relay: the public face of this client.
+
+    async with Site("https://relay.example", token=token) as site:
+        await site.publish(12, "message", data={"hello": "everybody"})
+        async for event in site.events():
+            print(event.kind, event.sender, event.data)
+
+A lost connection is not an error. The session comes back by itself (backoff, full jitter), goes on where it was, and
+publishes that were not answered are sent again under the same id. What ends it for good is raised: `SessionEnded`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+import ssl as ssl_module
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Literal, Self
+from uuid import UUID
+
+from relay.client import frames
+from relay.client.errors import RelayError
+from relay.client.frames import Event, Goodbye, Membership, Presence, Published, Receipt
+from relay.client.limits import Limits
+from relay.client.methods import JsonObject, Keys, Projects, Runs
+from relay.client.session import Session
+from relay.client.transport import Credentials, Transport, WebSocket, socket_url
+from relay.protocol.errors import unknown_project
+
+
+class Site:
+    """One site's session with a relay. Made by `async with`, once; safe for use by many tasks of one event loop.
+
+    Entering connects and says hello; it goes on trying for `Limits.connect_s`. Leaving sends the acknowledgements that
+    wait and closes with 1000; no task and no socket is left.
+
+    Args:
+        url: `http(s)://host:port` or `ws(s)://host:port`, with a path if the relay is behind one.
+        token: the site's token. Or else:
+        user: a user's name, who owns the site,
+        password: with the password,
+        uid: and the site's uid.
+        ssl: for a certificate of one's own (`ssl.create_default_context(cafile=…)`), or a client certificate.
+        proxy: True: as the environment says (`HTTPS_PROXY`, `NO_PROXY`); False: none; or a proxy's URL.
+        start: by project, the offset after which to go on instead of this site's own cursor; `"new"` skips the past.
+        on_receipt: called when an addressee has acknowledged an event that was published with `receipts=True`.
+        on_presence: called when another site comes or goes.
+        on_goodbye: called before the relay ends the connection, and a minute before the token expires
+            (`code` is `token_expiring`: time to `refresh`). Callbacks must not wait.
+        limits: every bound and every time.
+
+    Raises:
+        ValueError: the URL, or the combination of credentials, is none that can be used.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: str | None = None,
+        user: str | None = None,
+        password: str | None = None,
+        uid: str | None = None,
+        ssl: ssl_module.SSLContext | None = None,
+        proxy: str | bool = True,
+        start: Mapping[int, int | Literal["new"]] | None = None,
+        on_receipt: Callable[[Receipt], None] | None = None,
+        on_presence: Callable[[Presence], None] | None = None,
+        on_goodbye: Callable[[Goodbye], None] | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        self._url = socket_url(url)
+        self._credentials = Credentials(token, user, password, uid)
+        self._ssl = ssl
+        self._proxy = proxy
+        self._limits = limits or Limits()
+        # Ids count up behind a random beginning, so that an event of one's own is known by its id, however many there
+        # were: version 8 of RFC 9562, 60 random bits.
+        self._id_prefix = f"{secrets.token_hex(4)}-{secrets.token_hex(2)}-8{secrets.token_hex(2)[1:]}-"
+        self._ids = itertools.count(1)
+        self._session = Session(
+            self._open,
+            self._limits,
+            is_own=lambda event: event.id.startswith(self._id_prefix),
+            start={str(project): {"offset": offset} for project, offset in (start or {}).items()},
+            on_receipt=on_receipt,
+            on_presence=on_presence,
+            on_goodbye=on_goodbye,
+        )
+        self.projects = Projects(self._call)
+        self.runs = Runs(self._call)
+        self.keys = Keys(self._call)
+
+    def __repr__(self) -> str:
+        return f"<Site {self._session.site.name or '?'} at {self._url}>"
+
+    async def __aenter__(self) -> Self:
+        """
+        Raises:
+            SessionEnded: the relay refused it for good (`Unauthenticated`, `Forbidden`, `UnknownSite`, …).
+            NotConnected: the relay was not reached within `Limits.connect_s`.
+        """
+        await self._session.start()
+        return self
+
+    async def __aexit__(
+        self, error_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is None:
+            self._session.inbox.settle()
+        await self._session.stop()
+
+    async def _open(self) -> Transport:
+        return await WebSocket.open(self._url, self._credentials, self._limits, ssl=self._ssl, proxy=self._proxy)
+
+    # --- who and where
+
+    @property
+    def uid(self) -> str:
+        return self._session.site.uid
+
+    @property
+    def name(self) -> str:
+        return self._session.site.name
+
+    @property
+    def connected(self) -> bool:
+        """There is a connection right now. Nothing has to wait for one: requests do so by themselves."""
+        return self._session.connected
+
+    @property
+    def memberships(self) -> Mapping[int, Membership]:
+        """The projects that this site takes part in, by id, as last told."""
+        return self._session.memberships
+
+    def presence(self, project: int) -> frozenset[str]:
+        """Uids of who else is online in a project, as last told. A participant is told of the coordinator only.
+
+        Raises:
+            RelayError: `unknown_project`: this site does not take part in it.
+        """
+        membership = self._session.memberships.get(project)
+        if membership is None:
+            refusal = unknown_project()
+            raise RelayError(refusal.code, refusal.message)
+        return membership.online
+
+    # --- events
+
+    def events(self) -> AsyncIterator[Event]:
+        """All projects' events, in the order of their journals; `async for event in site.events()`.
+
+        An event counts as processed, and is acknowledged, when the next one is asked for, or when the `async with`
+        block is left without an exception. A site that is killed in between is shown it again. Otherwise no event comes
+        twice and none is left out, however often the connection is lost; what cannot be made good is told by an event
+        of the kind `resync` (see `Event`).
+
+        What is published through this object is not shown to it, live or later, unless it was given an `id`. What other
+        processes of the same site publish is, and so is what an earlier process did, if it comes after the cursor.
+
+        Events are read ahead up to `Limits.buffer_events` and `Limits.buffer_bytes`; then the socket is not read
+        further, and the relay holds what follows. Only one task may read at a time.
+
+        Raises, while iterating:
+            SessionEnded: there is no session any more; `Closed` if the block was left.
+        """
+        return _Events(self._session)
+
+    # --- publishing
+
+    async def publish(
+        self,
+        project: int,
+        kind: str,
+        *,
+        data: Any = None,
+        payload: bytes | None = None,
+        to: str | Sequence[str] | None = None,
+        run: int | None = None,
+        transient: bool | None = None,
+        receipts: bool | None = None,
+        id: str | UUID | None = None,  # noqa: A002 - the protocol's name
+    ) -> Published:
+        """Publish an event; returns once it is durable.
+
+        It is sent again, under the same id and in the same order, on every new connection until it is answered. To give
+        up, cancel it (`asyncio.timeout`): whether it was stored is then not known, and publishing again with the same
+        `id` stores it once. (A transient event's id is not remembered: one may come twice.) When `Limits.in_flight`
+        requests wait for their answers, this waits for one of them.
+
+        Args:
+            kind: `command` (coordinator only), `update`, `progress`, `log`, `key`, `message`.
+            data: any JSON.
+            payload: bytes, in place of data.
+            to: `"participants"`, `"coordinator"`, or site uids. Left out: a coordinator speaks to the participants, a
+                participant to the coordinator.
+            run: the run that it belongs to.
+            transient: not stored, only for who is online. `progress` is transient unless this is False.
+            receipts: have `on_receipt` called when an addressee has acknowledged it.
+            id: a UUID, the idempotency key: for an event that is to be stored once even if this process is killed and
+                publishes it again.
+
+        Raises:
+            ValueError: both data and payload are given.
+            RelayError: the relay refused it.
+            SessionEnded: there is no session any more.
+        """
+        if data is not None and payload is not None:
+            raise ValueError("an event has either data or a payload")
+        optional = {
+            "to": to if to is None or isinstance(to, str) else list(to),
+            "run": run,
+            "transient": transient,
+            "receipts": receipts,
+        }
+        frame = {"type": "publish", "id": str(id or self._new_id()), "project": project, "kind": kind}
+        frame |= {name: value for name, value in optional.items() if value is not None}
+        if payload is None:
+            frame["data"] = data
+        ok = await self._session.requests.ask("publish", frame, payload)
+        return Published(offset=ok.offset, duplicate=ok.duplicate)
+
+    def _new_id(self) -> str:
+        tail = f"{2**63 + next(self._ids):016x}"
+        return f"{self._id_prefix}{tail[:4]}-{tail[4:]}"
+
+    # --- calls
+
+    async def progress(self, project: int, batch: int) -> list[JsonObject]:
+        """The newest progress of each run in a batch.
+
+        Raises:
+            RelayError: the relay refused it.
+            SessionEnded: there is no session any more.
+        """
+        newest: list[JsonObject] = await self._call("progress.get", project=project, batch=batch)
+        return newest
+
+    async def history(
+        self, project: int, *, after: int = 0, limit: int | None = None, kind: str | None = None
+    ) -> list[Event]:
+        """Events of the journal after an offset, oldest first, at most `limit` (and at most 1000) of them.
+
+        Raises:
+            RelayError: the relay refused it.
+            SessionEnded: there is no session any more.
+        """
+        found = await self._call("history.read", project=project, after=after, limit=limit, kind=kind)
+        return [frames.event_of(event) for event in found]
+
+    async def refresh(self, token: str) -> datetime | None:
+        """Go on with a new token of the same site, without a reconnect. Returns when it expires.
+
+        Raises:
+            RelayError: `unauthenticated`; the session goes on with what it had.
+            SessionEnded: there is no session any more.
+        """
+        if not self.connected:  # the old one may not be good enough to connect again
+            self._credentials.renew(token)
+        ok = await self._session.requests.ask("refresh", {"type": "refresh", "token": token})
+        self._credentials.renew(token)
+        return ok.expires_at
+
+    async def _call(self, method: str, /, **params: Any) -> Any:
+        given = {name: value for name, value in params.items() if value is not None}
+        return (await self._session.requests.ask(method, {"type": "call", "method": method, "params": given})).result
+
+
+class _Events(AsyncIterator[Event]):
+    """What `Site.events` returns. Every one of them reads from the same place."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    async def __anext__(self) -> Event:
+        return await self._session.inbox.next()
