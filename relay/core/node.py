@@ -227,7 +227,8 @@ class Node:
         """The project's hub, loaded if need be, and kept at least as long as the block. None: no such project."""
         self._users_of_hub[project_id] = self._users_of_hub.get(project_id, 0) + 1
         try:
-            yield self.hubs.get(project_id) or await self._open(project_id)
+            hub = None if project_id in self._opening else self.hubs.get(project_id)  # one that loads knows nobody yet
+            yield hub or await self._open(project_id)
         finally:
             self._users_of_hub[project_id] -= 1
             self.release(project_id)
