@@ -15,14 +15,14 @@ from msgspec import Meta
 
 from relay.core import messaging, projects, runs, sites
 from relay.core.access import Principal
-from relay.core.model import JsonObject, Kind, Site
+from relay.core.model import JsonObject, Kind, Run, Site
 from relay.core.node import Node
 from relay.core.objects import participation_object, project_object, run_object, site_object
 from relay.core.projects import Participation
 from relay.core.run_states import BY_DISPLAY, Status
 from relay.core.runs import Policy
 from relay.protocol.envelope import Call
-from relay.protocol.errors import ErrorCode, ReplyError, invalid
+from relay.protocol.errors import ErrorCode, ReplyError, invalid, unknown_run
 from relay.protocol.position import MAX_OFFSET
 
 Id = Annotated[int, Meta(ge=0, le=MAX_OFFSET)]
@@ -227,7 +227,7 @@ async def _start_runs(caller: Caller, params: StartRuns) -> JsonObject:
 @method("runs.stop", ControlRuns)
 async def _stop_runs(caller: Caller, params: ControlRuns) -> list[JsonObject]:
     if params.run is not None:
-        moved = await runs.stop_own(caller.node, caller.principal, params.run)
+        moved = await _move_own(caller, params, Status.PENDING_FAILED)
     else:
         moved = await runs.stop(caller.node, caller.principal, *_batch_of(params))
     return [run_object(run) for run in moved]
@@ -236,10 +236,21 @@ async def _stop_runs(caller: Caller, params: ControlRuns) -> list[JsonObject]:
 @method("runs.restart", ControlRuns)
 async def _restart_runs(caller: Caller, params: ControlRuns) -> list[JsonObject]:
     if params.run is not None:
-        moved = await runs.restart_own(caller.node, caller.principal, params.run)
+        moved = await _move_own(caller, params, Status.STANDBY)
     else:
         moved = await runs.restart(caller.node, caller.principal, *_batch_of(params))
     return [run_object(run) for run in moved]
+
+
+async def _move_own(caller: Caller, params: ControlRuns, status: Status) -> list[Run]:
+    """One's own run alone; where a project or a batch is named too, it has to be theirs."""
+    assert params.run is not None
+    if params.project is not None:
+        await projects.members(caller.node, caller.principal, params.project)
+    run = await runs.visible(caller.node, caller.principal, params.run)
+    if params.project not in (None, run.project_id) or params.batch not in (None, run.batch):
+        raise unknown_run()
+    return await runs.move(caller.node, caller.principal, run.id, status, update_all=False, increase_round=False)
 
 
 def _batch_of(params: ControlRuns) -> tuple[int, int]:

@@ -129,16 +129,6 @@ async def restart(node: Node, principal: Principal, project_id: int, batch: int)
     return await _control(node, principal, project_id, batch, Status.STANDBY, "restarted")
 
 
-async def stop_own(node: Node, principal: Principal, run_id: int) -> list[Run]:
-    """Stop one run, by its own site. Raises as `move` does."""
-    return await move(node, principal, run_id, Status.PENDING_FAILED, update_all=False, increase_round=False)
-
-
-async def restart_own(node: Node, principal: Principal, run_id: int) -> list[Run]:
-    """Put one run back to Standby, by its own site. Raises as `move` does."""
-    return await move(node, principal, run_id, Status.STANDBY, update_all=False, increase_round=False)
-
-
 async def _control(
     node: Node, principal: Principal, project_id: int, batch: int, status: Status, reason: str
 ) -> list[Run]:
