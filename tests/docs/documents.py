@@ -95,17 +95,18 @@ def properties(name: str) -> dict[str, Schema]:
 
 
 @cache
-def strict(name: str) -> Draft202012Validator:
-    """A validator for a named schema in which, other than on the wire, a field that is not described is an error."""
-    components = {key: _closed_inside(schema) for key, schema in schemas().items()}
-    return Draft202012Validator(
-        {"$ref": _POINTER + name, "unevaluatedProperties": False, "components": {"schemas": components}}
-    )
+def _closed_schemas() -> dict[str, Schema]:
+    return {name: _closed_inside(schema) for name, schema in schemas().items()}
 
 
-def violations(name: str, value: Any) -> list[str]:
-    """What is wrong with a value by a named schema, strictly; empty if nothing is."""
-    return [f"{error.json_path}: {error.message}" for error in strict(name).iter_errors(value)]
+def violations(schema: str | Schema, value: Any) -> list[str]:
+    """What is wrong with a value by a schema (or a named one); empty if nothing is.
+
+    Other than on the wire, a field that is not described is an error.
+    """
+    named = {"$ref": _POINTER + schema} if isinstance(schema, str) else _closed_inside(schema)
+    closed = {"allOf": [named], "unevaluatedProperties": False, "components": {"schemas": _closed_schemas()}}
+    return [f"{error.json_path}: {error.message:.400}" for error in Draft202012Validator(closed).iter_errors(value)]
 
 
 def _closed_inside(schema: Any) -> Any:
