@@ -136,6 +136,16 @@ async def test_uids_are_lower_case_uuids(realm: Realm) -> None:
     assert all(UUID.fullmatch(uid) for uid in wire.welcome["projects"][str(team.project)]["online"])
 
 
+async def test_members_that_return_together_are_all_subscribed(realm: Realm) -> None:
+    team = await realm.team(participants=3)
+    for _ in range(5):
+        for wire in (team.co, *team.pas):
+            await wire.close()
+        team.co, *team.pas = await asyncio.gather(*(realm.session(site) for site in team.sites))
+        for wire in (team.co, *team.pas):
+            assert set(wire.welcome["projects"]) == {str(team.project)}
+
+
 # Resuming
 
 

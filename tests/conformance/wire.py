@@ -30,6 +30,9 @@ PAYLOAD = "payload"
 TIMEOUT_S = float(os.environ.get("CONFORMANCE_TIMEOUT_S", "5"))
 """How long any single wait may take."""
 
+SHOWN = 20
+"""Of the frames that came instead of an awaited one: how many a failure names."""
+
 MAX_INCOMING_BYTES = 64 * 1024 * 1024
 
 
@@ -278,7 +281,8 @@ class Wire:
         return next((frame for frame in self.unclaimed if wanted(frame)), None)
 
     def _inventory(self) -> str:
-        return "\n".join(f"  {frame!r:.400}" for frame in self.unclaimed) or "nothing"
+        newest = "\n".join(f"  {frame!r:.400}" for frame in self.unclaimed[-SHOWN:])
+        return f"{len(self.unclaimed)}, the newest of them:\n{newest}" if newest else "nothing"
 
 
 def publication(project: int, fields: Mapping[str, Any], *, data: bool = True) -> Frame:

@@ -148,7 +148,8 @@ class Correspondent:
 
     def _welcomed(self, welcome: Frame, *, by_cursor: bool) -> None:
         assert welcome["type"] == "welcome", welcome
-        described = welcome["projects"][str(self.project)]
+        described = welcome["projects"].get(str(self.project))
+        assert described is not None, f"{self}: a member is not subscribed: {welcome}"
         assert described["recovered"] is True, f"{self}: {described}"
         assert self._epoch in (None, described["epoch"]), f"{self}: {described}"
         assert described["offset"] >= max([self.position, *self.answered.values()]), f"{self} lost: {described}"
