@@ -103,6 +103,8 @@ class Hub:
         self._tail_bytes = 0
         self._early: dict[int, Entry] = {}
         self._look: asyncio.Task[None] | None = None
+        self._hinted = False
+        """The journal may have moved since it was last read."""
         self._loaded = False
 
     # --- coming to be
@@ -122,6 +124,8 @@ class Hub:
         }
         self._loaded = True
         self._apply_early()
+        if self._hinted:
+            self.look()
 
     @property
     def bounds(self) -> JournalBounds:
@@ -139,11 +143,13 @@ class Hub:
         self._apply_early()
 
     def look(self) -> None:
-        """The journal may have moved without telling: read on from `head`. One look at a time."""
+        """The journal may have moved without telling: read on from `head`. One look at a time, which heeds them all."""
+        self._hinted = True
         if self._loaded and (self._look is None or self._look.done()):
             self._look = asyncio.create_task(self._read_on(), name=f"hub-{self.project_id}-look")
 
     def close(self) -> None:
+        self._early.clear()
         if self._look is not None:
             self._look.cancel()
 
@@ -163,20 +169,22 @@ class Hub:
 
     async def _read_on(self) -> None:
         """Read to the journal's head. While the storage does not answer, ask again until it does."""
-        while True:
+        while self._hinted:
+            self._hinted = False
             try:
                 async with self._store.snapshot() as tx:
                     bounds = await tx.journal.bounds(self.project_id)
                     entries = await tx.journal.read(self.project_id, self.head, limit=256, max_bytes=self._limits.bytes)
             except StorageUnavailable:
+                self._hinted = True
                 await asyncio.sleep(LOOK_AGAIN_S)
                 continue
             if bounds is None:
                 return
             self.epoch, self.oldest = bounds.epoch, bounds.oldest
-            if not entries:
-                return
-            self.advance(entries)
+            if entries:
+                self._hinted = True
+                self.advance(entries)
 
     def _apply(self, entry: Entry) -> None:
         shown = Shown(entry, frames.of_entry(entry))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import uuid
 from dataclasses import replace
+from typing import Any
 
 import asyncpg
 import pytest
@@ -221,10 +222,16 @@ async def test_a_site_that_leaves_has_no_cursor_when_it_comes_back(world: World)
         assert await tx.cursors.of_site(site.id) == {}
 
 
-def progress(team: Team, run: int, body: str | bytes, at_us: int, **fields: object) -> Entry:
+def progress(team: Team, run: int, body: str | bytes, at_us: int, **fields: Any) -> Entry:
     site = team.coordinator
-    values = {"kind": Kind.PROGRESS, "run": run, "batch": 1, "sender_id": site.site_id, "sender_uid": site.site_uid}
-    one: Draft = draft(body, **(values | fields))  # type: ignore[arg-type]
+    values: dict[str, Any] = {
+        "kind": Kind.PROGRESS,
+        "run": run,
+        "batch": 1,
+        "sender_id": site.site_id,
+        "sender_uid": site.site_uid,
+    }
+    one: Draft = draft(body, **(values | fields))
     return Entry(project_id=team.project.id, offset=None, at_us=at_us, draft=one)
 
 

@@ -6,6 +6,7 @@ import itertools
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from db.store import Store
 from relay.core.model import Draft, Entry, Kind, Participant, Project, Role, Run, Site, User
@@ -22,11 +23,11 @@ def draft(
     body: str | bytes = b"{}", *, kind: Kind = Kind.MESSAGE, sender: Site | None = None, **fields: object
 ) -> Draft:
     """A draft with a fresh id. `body` as text is data (JSON), as bytes the payload of a binary event."""
-    values: dict[str, object] = {"kind": kind, "id": str(uuid.uuid4())}
+    values: dict[str, Any] = {"kind": kind, "id": str(uuid.uuid4())}
     values |= {"data": body.encode()} if isinstance(body, str) else {"payload": body}
     if sender is not None:
         values |= {"sender_id": sender.id, "sender_uid": sender.uid}
-    return Draft(**(values | fields))  # type: ignore[arg-type]
+    return Draft(**(values | fields))
 
 
 @dataclass(kw_only=True)
