@@ -11,7 +11,7 @@ from websockets.asyncio.client import ClientConnection
 from relay.core.calls import METHODS
 from relay.core.model import Kind
 from tests.conformance.realm import TASKS, Account, Realm, Team, unique
-from tests.conformance.wire import PAYLOAD, Frame, Wire, publication
+from tests.conformance.wire import PAYLOAD, Frame, Wire, new_id, publication
 from tests.docs.documents import asyncapi, properties, schemas, violations
 from tests.support.relay import RelayProcess
 
@@ -144,6 +144,31 @@ async def refusals(realm: RecordingRealm) -> None:
     assert (await team.co.refused("runs.start", project=team.project))["code"] == "not_all_connected"
 
 
+async def without_a_websocket(realm: RecordingRealm) -> None:
+    team = await realm.team()
+    await team.pa.publish_binary(team.project, b"weights", kind="update")
+    path = f"projects/{team.project}/events/"
+    body = {"id": new_id(), "kind": "message", "data": None}
+    first, again = [await realm.as_site("POST", path, team.participant, json=body) for _ in range(2)]
+    assert (first.status_code, again.status_code) == (201, 200)
+    assert again.json() == first.json() | {"duplicate": True}
+    polled = await realm.as_site("GET", path + "?after=0&limit=1000", team.coordinator)
+    shown = polled.json()["events"]
+    assert {"data", "payload"} <= {key for event in shown for key in event}
+    assert [problem for event in shown for problem in violations("EventObject", event)] == []
+    assert polled.headers["X-Starfish-Offset"] == str(first.json()["offset"])
+    assert polled.headers["X-Starfish-Epoch"] == (await epoch_of(realm, team))
+    refused = await realm.as_site("GET", "projects/999999/events/", team.coordinator)
+    assert refused.status_code == 404
+    assert violations("Refusal", refused.json()) == []
+
+
+async def epoch_of(realm: RecordingRealm, team: Team) -> str:
+    again = await realm.resumed(team.coordinator, team.project, offset="new")
+    epoch: str = again.welcome["projects"][str(team.project)]["epoch"]
+    return epoch
+
+
 async def a_new_token_and_a_goodbye(realm: RecordingRealm, own_relay: RelayProcess) -> None:
     site = await realm.site()
     token = own_relay.cli("token", "create", "--site", site.uid).stdout.strip()
@@ -164,6 +189,7 @@ async def test_a_relay_sends_and_answers_what_is_described(own_relay: RelayProce
         await events_receipts_and_membership(realm)
         await a_batch(realm)
         await refusals(realm)
+        await without_a_websocket(realm)
         await a_new_token_and_a_goodbye(realm, own_relay)
 
     for frame in recorder.frames:
