@@ -178,11 +178,13 @@ class Outbox:
             while await self._step():
                 pass
         except SessionClosed as closed:
+            self._closed = True
             self._on_close(closed)
         except asyncio.CancelledError:
             raise
         except Exception:
             log.exception("pump failed", extra={"session": self.session_id})
+            self._closed = True
             self._on_close(SessionClosed(CloseCode.OVERLOADED, "internal error; reconnect"))
         finally:
             self._pump = None
@@ -223,7 +225,7 @@ class Outbox:
             if not page:
                 lane.position = max(lane.position, head)  # retention has taken what was left
         for shown in page:
-            if lane.hub.project_id not in self.lanes or not self.link.writable:
+            if self.lanes.get(lane.hub.project_id) is not lane or not self.link.writable:
                 return
             if shown.offset > lane.position:
                 lane.take(shown)
