@@ -134,6 +134,8 @@ class Outbox:
         if self.is_direct:
             self.link.send(frame)
             return
+        if self._closed:
+            return
         self._replies.append(frame)
         if len(self._replies) >= self._limits.replies:
             self._room.clear()
@@ -178,18 +180,22 @@ class Outbox:
             while await self._step():
                 pass
         except SessionClosed as closed:
-            self._closed = True
-            self._on_close(closed)
+            self._give_up(closed)
         except asyncio.CancelledError:
             raise
         except Exception:
             log.exception("pump failed", extra={"session": self.session_id})
-            self._closed = True
-            self._on_close(SessionClosed(CloseCode.OVERLOADED, "internal error; reconnect"))
+            self._give_up(SessionClosed(CloseCode.OVERLOADED, "internal error; reconnect"))
         finally:
             self._pump = None
             if self._waiting and not self._closed:
                 self.wake()
+
+    def _give_up(self, closed: SessionClosed) -> None:
+        """Send no more, and let go who waits for room, so that the session can end."""
+        self._closed = True
+        self._room.set()
+        self._on_close(closed)
 
     @property
     def _waiting(self) -> bool:

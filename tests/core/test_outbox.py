@@ -314,6 +314,24 @@ async def test_a_socket_that_takes_nothing_for_too_long_is_closed_as_too_slow(st
     assert nothing_runs()
 
 
+async def test_a_reader_that_waits_for_room_is_let_go_when_the_session_is_too_slow(stage: Stage, clock: Clock) -> None:
+    """It is the reader that ends the session, and with it the outbox."""
+    limits = OutboxLimits(patience_s=PATIENCE_S, replies=3)
+    seat = stage.connect(stage.coordinator, limits=limits)
+    seat.link.stall()
+    for number in range(3):
+        seat.outbox.reply(message(number))
+    waiting = asyncio.create_task(seat.outbox.room())
+    await clock.advance(PATIENCE_S + 1)
+    assert [closed.code for closed in seat.closed] == [CloseCode.TOO_SLOW]
+    assert waiting.done()
+    for number in range(9):
+        seat.outbox.reply(message(number))
+        async with asyncio.timeout(1):
+            await seat.outbox.room()
+    assert nothing_runs()
+
+
 async def test_a_socket_that_takes_little_is_slow_which_is_no_fault(stage: Stage, clock: Clock) -> None:
     seat = stage.connect(stage.coordinator, limits=OutboxLimits(patience_s=PATIENCE_S), room=5)
     for _ in range(10):
