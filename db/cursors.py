@@ -9,6 +9,7 @@ from db.connect import Connection
 from relay.core.model import Entry
 
 OF_SITE = 'SELECT project_id, "offset" FROM cursors WHERE site_id = :site_id'
+OF_PROJECT = 'SELECT site_id, "offset" FROM cursors WHERE project_id = :project_id'
 ADVANCE = """INSERT INTO cursors (site_id, project_id, "offset", updated_us)
     SELECT s.id, p.id, CAST(:offset AS BIGINT), CAST(:now_us AS BIGINT) FROM sites s, projects p
     WHERE s.id = :site_id AND p.id = :project_id
@@ -35,6 +36,10 @@ class Cursors:
     async def of_site(self, site_id: int) -> dict[int, int]:
         rows = await self._db.fetch_all(OF_SITE, {"site_id": site_id})
         return {row["project_id"]: row["offset"] for row in rows}
+
+    async def of_project(self, project_id: int) -> dict[int, int]:
+        rows = await self._db.fetch_all(OF_PROJECT, {"project_id": project_id})
+        return {row["site_id"]: row["offset"] for row in rows}
 
     async def advance(self, cursors: Mapping[tuple[int, int], int], now_us: int) -> None:
         # In one order everywhere, so that two flushes at once cannot wait for each other. A site or a project that

@@ -19,6 +19,7 @@ from relay.core.hub import TailLimits
 from relay.core.node import Limits
 from relay.core.outbox import OutboxLimits
 from relay.core.presence import PresenceLimits
+from relay.core.rate import RateLimits
 from relay.core.writer import WriterLimits
 
 MIB = 1024 * 1024
@@ -60,6 +61,10 @@ class Settings:
     publishes_in_flight: int = setting(
         256, "publishes of one session that wait for their commit", least=1, most=100_000
     )
+    session_frames: int = setting(20_000, "frames a second of one session", least=1)
+    session_bytes: int = setting(512 * MIB, "the same, in bytes", least=1024)
+    site_frames: int = setting(40_000, "frames a second of all sessions of a site", least=1)
+    site_bytes: int = setting(1024 * MIB, "the same, in bytes", least=1024)
     hello_timeout_s: float = setting(10.0, "seconds a new session has to say hello", least=0.1, most=600)
     ping_interval_s: float = setting(20.0, "seconds between pings", least=0.5, most=600)
     ping_timeout_s: float = setting(
@@ -128,6 +133,12 @@ class Settings:
             writer=WriterLimits(queue_entries=self.queue_entries, queue_bytes=self.queue_bytes),
             presence=PresenceLimits(
                 grace_s=self.presence_grace_s, heartbeat_s=self.heartbeat_s, restart_grace_s=self.restart_grace_s
+            ),
+            rate=RateLimits(
+                session_frames=self.session_frames,
+                session_bytes=self.session_bytes,
+                site_frames=self.site_frames,
+                site_bytes=self.site_bytes,
             ),
             text_bytes=self.frame_bytes,
             payload_bytes=self.inline_bytes,

@@ -97,6 +97,11 @@ class ReadHistory(msgspec.Struct):
     kind: Kind | None = None
 
 
+class GetReceipts(msgspec.Struct):
+    project: Id
+    offset: Id
+
+
 class PutKeys(msgspec.Struct):
     keys: Annotated[
         dict[
@@ -312,6 +317,16 @@ async def _read_history(caller: Caller, params: ReadHistory) -> list[JsonObject]
         limit=params.limit,
         kind=params.kind,
     )
+
+
+@method("cursors.list", OfProject)
+async def _list_cursors(caller: Caller, params: OfProject) -> list[JsonObject]:
+    return await messaging.cursors(caller.node, caller.principal, params.project)
+
+
+@method("receipts.get", GetReceipts)
+async def _get_receipts(caller: Caller, params: GetReceipts) -> JsonObject:
+    return await messaging.receipts(caller.node, caller.principal, caller.site.id, params.project, params.offset)
 
 
 @method("keys.put", PutKeys)

@@ -60,6 +60,15 @@ class Keeper:
             stored[project_id] = max(offset, stored.get(project_id, 0))
         return stored
 
+    async def cursors_in(self, project_id: int) -> dict[int, int]:
+        """Site id → the highest offset acknowledged, written down already or not."""
+        async with self._store.snapshot() as tx:
+            stored = await tx.cursors.of_project(project_id)
+        for (site_id, project), offset in self._cursors.items():
+            if project == project_id:
+                stored[site_id] = max(offset, stored.get(site_id, 0))
+        return stored
+
     def waiting_progress(self, project_id: int, batch: int) -> Mapping[tuple[int, int], Entry]:
         return {
             key: entry

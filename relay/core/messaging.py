@@ -260,3 +260,51 @@ async def newest_progress(
         for _, entry in sorted(newest.items())
         if access.sees(member.site_id, member.role, entry.draft)
     ]
+
+
+async def cursors(node: Node, principal: Principal, project_id: int) -> list[dict[str, Any]]:
+    """How far each member that the caller may see has acknowledged, and how many events of its it has not.
+
+    Raises:
+        ReplyError: `unknown_project`.
+    """
+    async with node.use_hub(project_id) as hub:
+        members = [] if hub is None else list(hub.members.values())
+        access.require(principal, access.Action.SEE_PROJECT, members)
+        assert hub is not None
+        acknowledged = await node.keeper.cursors_in(project_id)
+        return [
+            {"site": member.uid, "offset": offset, "behind": max(0, hub.head - max(offset, member.joined))}
+            for member in members
+            if access.may_see_member(principal, member, members)
+            for offset in (acknowledged.get(member.site_id, 0),)
+        ]
+
+
+async def receipts(node: Node, principal: Principal, site_id: int, project_id: int, offset: int) -> dict[str, Any]:
+    """Who of an event's addressees has acknowledged it. For its sender, and for the coordinator.
+
+    Raises:
+        ReplyError: `unknown_project`; `invalid`, if the site may not see such an event; `forbidden`.
+    """
+    async with node.use_hub(project_id) as hub:
+        member = None if hub is None else hub.members.get(site_id)
+        if hub is None or member is None or not principal.acts_for(site_id):
+            raise unknown_project()
+        async with node.store.snapshot() as tx:
+            entry = await tx.journal.get(project_id, offset)
+        if entry is None or offset <= member.joined or not access.sees(site_id, member.role, entry.draft):
+            raise invalid(offset="there is no such event among those of this site")
+        if member.role is not Role.COORDINATOR and entry.draft.sender_id != site_id:
+            raise forbidden("receipts are the sender's and the coordinator's")
+        acknowledged = await node.keeper.cursors_in(project_id)
+        addressees = [
+            other
+            for other in hub.members.values()
+            if other.site_id != entry.draft.sender_id
+            and other.joined < offset
+            and access.sees(other.site_id, other.role, entry.draft)
+            and access.may_see_member(principal, other, list(hub.members.values()))
+        ]
+    done = [other.uid for other in addressees if acknowledged.get(other.site_id, 0) >= offset]
+    return {"offset": offset, "acknowledged": done, "waiting": [o.uid for o in addressees if o.uid not in done]}

@@ -26,6 +26,7 @@ from relay.core.model import Draft, Entry, JsonObject, Kind, rfc3339
 from relay.core.outbox import OutboxLimits
 from relay.core.ports import StorageUnavailable, Store, Tx
 from relay.core.presence import Presence, PresenceLimits
+from relay.core.rate import Bucket, Gate, RateLimits, site_buckets
 from relay.core.receipts import Receipts
 from relay.core.session import Session
 from relay.core.writer import JournalWriter, WriterLimits
@@ -45,6 +46,7 @@ class Limits:
     outbox: OutboxLimits = field(default_factory=OutboxLimits)
     writer: WriterLimits = field(default_factory=WriterLimits)
     presence: PresenceLimits = field(default_factory=PresenceLimits)
+    rate: RateLimits = field(default_factory=RateLimits)
     text_bytes: int = 1024 * 1024
     payload_bytes: int = 16 * 1024 * 1024
     sessions_per_site: int = 16
@@ -116,6 +118,7 @@ class Node:
         """Called when another process has changed the database: anything may be different."""
         self.readers: set[Reader] = set()
         """Requests that follow a project: long polls and event streams."""
+        self._buckets: dict[int, tuple[Bucket, Bucket]] = {}
         self._opening: dict[int, asyncio.Task[Hub | None]] = {}
         self._users_of_hub: dict[int, int] = {}
         self._hubs_of_site: dict[int, set[int]] = {}
@@ -333,6 +336,11 @@ class Node:
 
     # --- sessions and presence
 
+    def gate(self, site_id: int) -> Gate:
+        """What the frames of a new session of this site are to pass."""
+        of_site = self._buckets.setdefault(site_id, site_buckets(self.limits.rate))
+        return Gate(self.limits.rate, of_site)
+
     def add_session(self, session: Session) -> None:
         self.sessions.setdefault(session.site.id, set()).add(session)
 
@@ -349,6 +357,7 @@ class Node:
             of_site.discard(session)
             if not of_site:
                 del self.sessions[site_id]
+                self._buckets.pop(site_id, None)
         if session.counted:
             session.counted = False
             self.presence.session_closed(site_id, clean=clean)

@@ -72,6 +72,9 @@ class Cursors(Protocol):
     async def of_site(self, site_id: int) -> dict[int, int]:
         """Project id → the highest offset that the site has acknowledged."""
 
+    async def of_project(self, project_id: int) -> dict[int, int]:
+        """Site id → the highest offset that it has acknowledged."""
+
     async def advance(self, cursors: Mapping[tuple[int, int], int], now_us: int) -> None:
         """Move the cursors of (site id, project id) forward; never back."""
 

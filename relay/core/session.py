@@ -11,6 +11,7 @@ from relay.core.access import Principal
 from relay.core.model import Site, rfc3339
 from relay.core.outbox import Outbox, OutboxLimits
 from relay.core.ports import Link, Store
+from relay.core.rate import Gate
 from relay.protocol.envelope import Ref
 from relay.protocol.errors import CloseCode, ReplyError, SessionClosed
 
@@ -39,6 +40,7 @@ class Session:
         limits: OutboxLimits,
         catch_up: asyncio.Semaphore,
         flight: asyncio.Semaphore,
+        gate: Gate,
         on_close: Callable[[SessionClosed], None],
     ) -> None:
         self.id = session_id
@@ -54,6 +56,7 @@ class Session:
         self.client = ""
         self.pending_joins: set[int] = set()
         self.flight = flight
+        self.gate = gate
         self.closed: SessionClosed | None = None
         self._on_close = on_close
         self._timers: list[asyncio.TimerHandle] = []

@@ -112,6 +112,7 @@ class SocketDoor:
             node.limits.outbox,
             node.catch_up,
             asyncio.Semaphore(node.limits.publishes_in_flight),
+            node.gate(identity.site.id),
             lambda closed: link.close(closed.code, closed.reason),
         )
         node.add_session(session)
@@ -119,19 +120,23 @@ class SocketDoor:
 
     async def _frames(self, websocket: WebSocket, session: Session, state: machine.Session) -> int:
         """Read and act until the socket is gone; its close code."""
+        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._settings.hello_timeout_s) as until_hello:
                 while True:
                     message = await websocket.receive()
                     if message["type"] == "websocket.disconnect":
                         return int(message["code"])
-                    frame = message.get("text")
-                    taken = state.receive(
-                        message["bytes"] if frame is None else frame, asyncio.get_running_loop().time()
-                    )
-                    del message, frame
+                    text: str | None = message.get("text")
+                    frame = message["bytes"] if text is None else text
+                    now = loop.time()
+                    taken = state.receive(frame, now)
+                    too_fast = session.gate.admit(len(frame), now)
+                    del message, text, frame
                     if isinstance(taken, machine.Refused):
                         session.error(taken.ref, taken.error)
+                    elif too_fast is not None:
+                        session.error(_ref(taken.frame), too_fast)
                     elif session.closed is None:
                         await self._act(session, state, taken)
                     if session.live and until_hello.when() is not None:
