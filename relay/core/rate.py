@@ -1,7 +1,8 @@
 """How much a session, and a site with all its sessions, may send: token buckets, without a clock of their own.
 
-What comes too fast is refused with `rate_limited` and when to try again; nothing of it is done. Who goes on all the same
-is closed with 4429. The defaults are above what an honest client reaches; an operator lowers them where a link is shared.
+What comes too fast is refused with `rate_limited` and when to try again; nothing of it is done. Who goes on all the
+same is closed with 4429. The defaults are above what an honest client reaches; an operator lowers them where a link is
+shared.
 """
 
 from __future__ import annotations
