@@ -25,6 +25,8 @@ REPEATABLE = frozenset(
         "projects.participants",
         "runs.list",
         "progress.get",
+        "cursors.list",
+        "receipts.get",
         "history.read",
         "keys.get",
         "keys.put",
@@ -130,7 +132,6 @@ class Requests:
         for request in self._waiting.values():
             if request.sent and request.name not in REPEATABLE:
                 request.fail(Interrupted(request.name))
-            request.sent = False
         self._unsent = {ref: request for ref, request in self._waiting.items() if not request.answer.done()}
 
     def end(self, why: SessionEnded) -> None:

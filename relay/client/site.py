@@ -24,7 +24,7 @@ from relay.client import frames
 from relay.client.errors import RelayError
 from relay.client.frames import Event, Goodbye, Membership, Presence, Published, Receipt
 from relay.client.limits import Limits
-from relay.client.methods import JsonObject, Keys, Projects, Runs
+from relay.client.methods import JsonObject, JsonObjects, Keys, Projects, Runs
 from relay.client.session import Session
 from relay.client.transport import Credentials, Transport, WebSocket, socket_url
 from relay.protocol.errors import unknown_project
@@ -228,14 +228,14 @@ class Site:
 
     # --- calls
 
-    async def progress(self, project: int, batch: int) -> list[JsonObject]:
+    async def progress(self, project: int, batch: int) -> JsonObjects:
         """The newest progress of each run in a batch.
 
         Raises:
             RelayError: the relay refused it.
             SessionEnded: there is no session any more.
         """
-        newest: list[JsonObject] = await self._call("progress.get", project=project, batch=batch)
+        newest: JsonObjects = await self._call("progress.get", project=project, batch=batch)
         return newest
 
     async def history(
@@ -249,6 +249,26 @@ class Site:
         """
         found = await self._call("history.read", project=project, after=after, limit=limit, kind=kind)
         return [frames.event_of(event) for event in found]
+
+    async def cursors(self, project: int) -> JsonObjects:
+        """How far each site has acknowledged, and how many events lie after that: `site`, `offset`, `behind`.
+
+        Raises:
+            RelayError: the relay refused it.
+            SessionEnded: there is no session any more.
+        """
+        cursors: JsonObjects = await self._call("cursors.list", project=project)
+        return cursors
+
+    async def receipts(self, project: int, offset: int) -> JsonObject:
+        """Who of an event's addressees has acknowledged it: uids in `acknowledged` and in `waiting`.
+
+        Raises:
+            RelayError: the relay refused it.
+            SessionEnded: there is no session any more.
+        """
+        receipts: JsonObject = await self._call("receipts.get", project=project, offset=offset)
+        return receipts
 
     async def refresh(self, token: str) -> datetime | None:
         """Go on with a new token of the same site, without a reconnect. Returns when it expires.
