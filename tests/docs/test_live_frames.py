@@ -82,6 +82,8 @@ async def events_receipts_and_membership(realm: RecordingRealm) -> None:
     command = await team.co.publish(team.project, kind="command", data={"op": "train"}, receipts=True)
     await team.pa.ack(team.project, command["offset"])
     await team.co.expect("receipt")
+    await team.co.call("receipts.get", project=team.project, offset=command["offset"])
+    await team.co.call("cursors.list", project=team.project)
     await team.pa.publish_binary(team.project, b"\0weights", kind="update")
     await team.co.expect("event", kind="update")
     for kind in ("log", "key", "message"):

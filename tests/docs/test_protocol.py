@@ -125,6 +125,12 @@ def test_the_table_of_limits_has_the_codes_defaults() -> None:
     assert said["time without a byte taken by a full socket"] == f"{limits.outbox.patience_s:.0f} s"
     waiting = f"{limits.writer.queue_entries:,}, or {limits.writer.queue_bytes // 2**20} MiB"
     assert said["publishes that wait for the storage, all sessions together"] == waiting
+    rate, mib = limits.rate, 2**20
+    assert said["frames of a session"] == f"{rate.session_frames:,} a second"
+    assert said["bytes of a session"] == f"{rate.session_bytes // mib} MiB a second"
+    of_site = f"{rate.site_frames:,} and {rate.site_bytes // mib:,} MiB a second"
+    assert said["frames, and bytes, of all sessions of a site"] == of_site
+    assert said["frames refused as rate_limited"] == f"{rate.refusals} within {rate.window_s:.0f} s"
     assert said["notice before a token expires"] == f"{EXPIRY_NOTICE_S:.0f} s"
 
 
@@ -136,6 +142,7 @@ def test_the_other_numbers_of_the_prose_are_the_codes() -> None:
         f"is given {presence.grace_s:.0f} s",
         f"have {presence.restart_grace_s:.0f} s",
         f"newest {Receipts.PER_PROJECT:,} such events",
+        f"buckets that hold {Limits().rate.burst_s:.0f} s' worth",
         f"within a moment ({Keeper.__init__.__defaults__[0] * 1000:.0f} ms)",  # type: ignore[index]
     ):
         assert said in text.replace("\n", " "), said
