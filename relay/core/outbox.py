@@ -182,6 +182,7 @@ class Outbox:
         except SessionClosed as closed:
             self._give_up(closed)
         except asyncio.CancelledError:
+            self._closed = True  # by `close`, or by the end of the loop: no other pump takes its place
             raise
         except Exception:
             log.exception("pump failed", extra={"session": self.session_id})

@@ -20,6 +20,7 @@ class Clock:
 
     async def advance(self, seconds: float) -> None:
         """Jump, in one leap a timer: what a timer starts at its time is begun at that time."""
+        await settle()
         target = self.now + seconds
         while (due := self._next_timer()) is not None and due <= target:
             self._ahead_s += max(0.0, due - self.now)
