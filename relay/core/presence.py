@@ -101,6 +101,9 @@ class Presence:
 
     def _arm(self, site_id: int, known: _Known) -> None:
         """One timer a site, however often it beats: it looks again when it finds that it rang too early."""
+        if known.timer is not None and known.timer.when() > known.until:
+            known.timer.cancel()
+            known.timer = None
         if known.timer is None:
             known.timer = asyncio.get_running_loop().call_at(known.until, self._ring, site_id)
 
