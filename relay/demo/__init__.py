@@ -1,0 +1,27 @@
+"""A real training through a real relay: three hospitals and a coordinator, each a process of its own.
+
+    play         what happens: who is started when, who is killed and started again, and what came of it
+    stage        the processes: a relay, and whatever else is started; all of them end with it
+    coordinator  asks for rounds of training and averages what comes back
+    participant  trains on its own data, which never leaves it
+    data         who has which patients
+    model        the mathematics: logistic regression, federated averaging, pooled mean and variance
+    yardstick    what the result is measured against
+    display      what is shown meanwhile
+
+The coordinator and the participants know nothing of the play: they are what a site would write with `relay.client`.
+"""
+
+from __future__ import annotations
+
+
+def main(rounds: int = 5, as_json: bool = False) -> int:
+    """Run the demo; `as_json` makes the last line of standard output one JSON object.
+
+    Returns:
+        The exit status: 0 only if all runs ended in Success, the model is as good as one trained on all data at once
+        (within `yardstick.TOLERANCE`), and the site that was killed went on where it was.
+    """
+    from relay.demo import play  # noqa: PLC0415 - the processes of the sites need nothing of it
+
+    return play.main(rounds, as_json)

@@ -1,0 +1,59 @@
+"""What the coordinator and the participants have in common: how they are started, and how a run is moved."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import uuid
+from collections.abc import Awaitable, Callable
+
+from relay.client import Interrupted, RelayError, Site
+from relay.protocol.errors import ErrorCode
+
+PROJECT = "breast-cancer"
+TOKEN = "STARFISH_SITE_TOKEN"  # noqa: S105 - the name of the variable
+"""The environment variable with the site's token: a command line can be read by everybody on the machine."""
+
+TIME_LIMIT_S = 120.0
+"""A controller that has lost its stage ends by itself."""
+
+
+def start(work: Callable[[Site, argparse.Namespace], Awaitable[None]], parser: argparse.ArgumentParser) -> None:
+    """A controller's process: read the arguments, connect, work, leave."""
+    parser.add_argument("--url", required=True, help="the relay")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+    async def run() -> None:
+        async with asyncio.timeout(TIME_LIMIT_S), Site(options.url, token=os.environ[TOKEN], proxy=False) as site:
+            await work(site, options)
+
+    asyncio.run(run())
+
+
+async def walk(site: Site, run: int, *path: str) -> None:
+    """Take a run along a path of statuses, from wherever on it the run stands already.
+
+    Safe to repeat, after a crash or a lost connection: a step that had been done is refused with `conflict`, and the
+    details say where the run stands.
+
+    Raises:
+        RelayError: the run stands nowhere on the path.
+    """
+    for status in path:
+        while True:
+            try:
+                await site.runs.status(run, status)
+            except Interrupted:
+                continue
+            except RelayError as refusal:
+                if refusal.code is not ErrorCode.CONFLICT or refusal.details.get("from") not in path:
+                    raise
+            break
+
+
+def event_id(*names: object) -> uuid.UUID:
+    """The same id for the same thing, whichever process publishes it: so it is stored once."""
+    return uuid.uuid5(uuid.NAMESPACE_URL, "/".join(str(name) for name in names))
