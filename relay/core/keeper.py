@@ -62,11 +62,11 @@ class Keeper:
 
     async def cursors_in(self, project_id: int) -> dict[int, int]:
         """Site id → the highest offset acknowledged, written down already or not."""
+        waiting = {site: offset for (site, project), offset in self._cursors.items() if project == project_id}
         async with self._store.snapshot() as tx:
             stored = await tx.cursors.of_project(project_id)
-        for (site_id, project), offset in self._cursors.items():
-            if project == project_id:
-                stored[site_id] = max(offset, stored.get(site_id, 0))
+        for site_id, offset in waiting.items():
+            stored[site_id] = max(offset, stored.get(site_id, 0))
         return stored
 
     def waiting_progress(self, project_id: int, batch: int) -> Mapping[tuple[int, int], Entry]:

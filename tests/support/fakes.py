@@ -110,6 +110,9 @@ class FakeCursors:
     async def of_site(self, site_id: int) -> dict[int, int]:
         return {project: offset for (site, project), offset in self._state.cursors.items() if site == site_id}
 
+    async def of_project(self, project_id: int) -> dict[int, int]:
+        return {site: offset for (site, project), offset in self._state.cursors.items() if project == project_id}
+
     async def advance(self, cursors: Mapping[tuple[int, int], int], now_us: int) -> None:
         for key, offset in cursors.items():
             self._state.cursors[key] = max(offset, self._state.cursors.get(key, 0))
