@@ -27,6 +27,11 @@ class Principal:
     def acts_for(self, site_id: int) -> bool:
         return self.is_operator or site_id in self.sites
 
+    @property
+    def viewer(self) -> int | None:
+        """The user with whose eyes lists are read; None sees everything. Only for a principal that is a user."""
+        return None if self.is_operator else self.user_id
+
 
 class Member(Protocol):
     """What the rules need to know of a participation."""

@@ -36,6 +36,14 @@ class StorageUnavailable(ReplyError):
         """For the log, not for the client: it may name hosts."""
 
 
+class StorageFull(StorageUnavailable):
+    """There is no room left on the disk. Nothing was stored."""
+
+    def __init__(self, cause: str) -> None:
+        super().__init__(cause)
+        self.message = "the storage is full; nothing was stored"
+
+
 class AlreadyThere(Exception):
     """A unique value (a name, a uid, an event's id) is taken. Nothing of the transaction was stored."""
 

@@ -8,6 +8,7 @@ Names are invitations: whoever knows a project's exact name may join it. By id, 
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -53,12 +54,20 @@ async def create(
 
 
 async def join(
-    node: Node, principal: Principal, site_id: int, *, project_id: int | None, name: str | None, notes: str
+    node: Node,
+    principal: Principal,
+    site_id: int,
+    *,
+    project_id: int | None,
+    name: str | None,
+    notes: str,
+    role: Role = Role.PARTICIPANT,
 ) -> Participation:
     """Have a site take part in a project, named by its exact name or, where the caller sees it already, by its id.
 
     Raises:
-        ReplyError: `unknown_project`; `unknown_site`; `exists`, if the site takes part already.
+        ReplyError: `unknown_project`; `unknown_site`; `exists`, if the site takes part already; `conflict`, if it would
+            be the coordinator: a project has one from its beginning.
     """
     access.require_site(principal, site_id)
     project = await _to_join(node, principal, project_id, name)
@@ -68,10 +77,49 @@ async def join(
             site = await change.tx.sites.get(site_id)
             if site is None:
                 raise unknown_site()
+            if role is Role.COORDINATOR:
+                await _refuse_coordinator(change, project.id, site_id)
             participant = await _add(change, project.id, site, Role.PARTICIPANT, notes)
     except AlreadyThere:
         raise ReplyError(ErrorCode.EXISTS, "the site takes part in this project already") from None
     return Participation(participant=participant, site=site, project=project)
+
+
+async def _refuse_coordinator(change: Change, project_id: int, site_id: int) -> None:
+    members = await change.tx.participants.of_project(project_id)
+    if any(member.site_id == site_id for member in members):
+        raise AlreadyThere("the site takes part")
+    raise ReplyError(ErrorCode.CONFLICT, "the project has a coordinator", {"role": Role.COORDINATOR.display})
+
+
+async def create_or_join(
+    node: Node, principal: Principal, site_id: int, *, name: str, description: str, tasks: list[JsonObject]
+) -> None:
+    """Make a project of this name, with the site as its coordinator; if there is one, the site joins it.
+
+    A site that takes part in it already goes on doing so.
+
+    Raises:
+        ReplyError: `unknown_site`.
+    """
+    while True:
+        made = create(node, principal, site_id, name=name, description=description, tasks=tasks)
+        if await _done(made, unless=ErrorCode.EXISTS):
+            return
+        joined = _done(join(node, principal, site_id, project_id=None, name=name, notes=""), unless=ErrorCode.EXISTS)
+        if await _done(joined, unless=ErrorCode.UNKNOWN_PROJECT):  # else it was deleted meanwhile
+            return
+
+
+async def _done(attempt: Awaitable[object], *, unless: ErrorCode) -> bool:
+    """Whether something was done; False if it was refused with this code."""
+    try:
+        await attempt
+    except ReplyError as error:
+        if error.code is not unless:
+            raise
+        return False
+    return True
 
 
 async def _to_join(node: Node, principal: Principal, project_id: int | None, name: str | None) -> Project:
@@ -164,6 +212,25 @@ async def drop(change: Change, leaving: Participant, reason: str) -> None:
     await runs.tell_if_settled(change, leaving.project_id, reason="all_runs")
 
 
+async def annotate(node: Node, principal: Principal, participant_id: int, notes: str) -> Participation:
+    """Change the notes of a participation: by its own site, by the coordinator, or by an operator.
+
+    Raises:
+        ReplyError: `unknown_project`, if the caller sees no such participation; `forbidden`.
+    """
+    known = (await participation(node, principal, participant_id)).participant
+    async with node.change(known.project_id) as change:
+        members = await change.tx.participants.of_project(known.project_id)
+        if not principal.acts_for(known.site_id):
+            access.require(principal, Action.CHANGE_PROJECT, members)
+        await change.tx.participants.set_notes(participant_id, notes, change.now_us)
+        changed = await change.tx.participants.get(participant_id)
+        if changed is None:
+            raise unknown_project()
+        change.tell(known.project_id, own_event(Kind.PROJECT, {"change": "changed"}))
+        return (await with_site_and_project(change.tx, [changed]))[0]
+
+
 async def update(node: Node, principal: Principal, project_id: int, **fields: Any) -> Project:
     """Change a project's name, description, tasks, agent_config or agent_log. Batches under way keep their own tasks.
 
@@ -203,6 +270,64 @@ async def wipe(change: Change, project_id: int) -> None:
 
 
 # --- reading
+
+
+async def listing(node: Node, user: Principal, *, limit: int, skip: int) -> tuple[int, list[Project]]:
+    """The projects that a user's sites take part in: how many, and some of them, by id."""
+    async with node.store.snapshot() as tx:
+        return await tx.projects.visible_to(user.viewer, limit=limit, skip=skip)
+
+
+async def get(node: Node, principal: Principal, project_id: int) -> Project:
+    """A project that the caller takes part in.
+
+    Raises:
+        ReplyError: `unknown_project`.
+    """
+    async with node.store.snapshot() as tx:
+        return await visible(tx, principal, project_id)
+
+
+async def look_up(node: Node, principal: Principal, name: str) -> Project:
+    """The same, by its name. Raises as `get` does: a name invites to join, not to look."""
+    async with node.store.snapshot() as tx:
+        project = await tx.projects.by_name(name)
+        if project is None:
+            raise unknown_project()
+        return await visible(tx, principal, project.id)
+
+
+async def all_participations(node: Node, user: Principal, *, limit: int, skip: int) -> tuple[int, list[Participation]]:
+    """The participations that a user may see: how many, and some of them, by id."""
+    async with node.store.snapshot() as tx:
+        count, participants = await tx.participants.visible_to(user.viewer, limit=limit, skip=skip)
+        return count, await with_site_and_project(tx, participants)
+
+
+async def participation(node: Node, principal: Principal, participant_id: int) -> Participation:
+    """One participation that the caller may see.
+
+    Raises:
+        ReplyError: `unknown_project`.
+    """
+    async with node.store.snapshot() as tx:
+        participant = await tx.participants.get(participant_id)
+        if participant is None or not await _sees(tx, principal, participant):
+            raise unknown_project()
+        return (await with_site_and_project(tx, [participant]))[0]
+
+
+async def participations_seen(node: Node, principal: Principal, site_id: int) -> list[Participation]:
+    """What a site takes part in, as far as the caller may see it; nothing for a site that is none of its business."""
+    async with node.store.snapshot() as tx:
+        parts = await tx.participants.of_site(site_id)
+        return await with_site_and_project(tx, [part for part in parts if await _sees(tx, principal, part)])
+
+
+async def _sees(tx: Tx, principal: Principal, participant: Participant) -> bool:
+    if principal.acts_for(participant.site_id):
+        return True
+    return access.may_see_member(principal, participant, await tx.participants.of_project(participant.project_id))
 
 
 async def participations(node: Node, principal: Principal, site_id: int) -> list[Participation]:

@@ -9,7 +9,7 @@ from relay.core import access, projects
 from relay.core.access import Action, Principal
 from relay.core.model import Role, Site
 from relay.core.node import Node
-from relay.core.ports import AlreadyThere
+from relay.core.ports import AlreadyThere, Tx
 from relay.protocol.errors import ErrorCode, ReplyError, unknown_site
 
 UID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
@@ -47,15 +47,22 @@ async def register(
     return site
 
 
-async def update(node: Node, principal: Principal, site_id: int, *, name: str, description: str) -> Site:
-    """Change a site's name or description; its uid never changes.
+async def update(
+    node: Node, principal: Principal, site_id: int, *, name: str, description: str, uid: str | None = None
+) -> Site:
+    """Change a site's name or description; its uid never changes, whatever is given for it.
 
     Raises:
-        ReplyError: `unknown_site`; `exists`, if the name is taken.
+        ReplyError: `unknown_site`; `exists`, if the name is taken, or the uid is another site's.
     """
     access.require_site(principal, site_id)
     try:
         async with node.store.transaction() as tx:
+            other = None if uid is None else await tx.sites.by_uid(uid)
+            if other is not None and other.id != site_id:
+                raise ReplyError(
+                    ErrorCode.EXISTS, "a site with this uid exists", {"uid": "a site with this uid exists"}
+                )
             await tx.sites.update(site_id, name=name, description=description, now_us=node.now_us())
             site = await tx.sites.get(site_id)
     except AlreadyThere:
@@ -109,6 +116,36 @@ async def own(node: Node, principal: Principal, uid: str) -> Site:
     async with node.store.snapshot() as tx:
         site = await tx.sites.by_uid(uid)
     if site is None or not principal.acts_for(site.id):
+        raise unknown_site()
+    return site
+
+
+async def listing(node: Node, user: Principal, *, limit: int, skip: int) -> tuple[int, list[Site]]:
+    """The sites that a user owns or meets in projects: how many, and some of them, by id."""
+    async with node.store.snapshot() as tx:
+        return await tx.sites.visible_to(user.viewer, limit=limit, skip=skip)
+
+
+async def visible(node: Node, user: Principal, site_id: int) -> Site:
+    """A site that a user owns, or meets in a project.
+
+    Raises:
+        ReplyError: `unknown_site`.
+    """
+    async with node.store.snapshot() as tx:
+        site = await tx.sites.get(site_id)
+        return await _require_seen(tx, user, site)
+
+
+async def look_up(node: Node, user: Principal, uid: str) -> Site:
+    """The same, by the site's uid. Raises as `visible` does."""
+    async with node.store.snapshot() as tx:
+        site = await tx.sites.by_uid(uid)
+        return await _require_seen(tx, user, site)
+
+
+async def _require_seen(tx: Tx, user: Principal, site: Site | None) -> Site:
+    if site is None or not (user.acts_for(site.id) or await tx.sites.visible(user.user_id, site.id)):
         raise unknown_site()
     return site
 

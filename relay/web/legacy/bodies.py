@@ -1,0 +1,126 @@
+"""Request bodies: JSON, urlencoded forms and multipart forms, each to what a handler reads its fields from.
+
+Bodies are small here and are read whole, up to a limit; uploads of files go their own way (`uploads`).
+"""
+
+from __future__ import annotations
+
+import email
+import email.policy
+import json
+import math
+import re
+from collections.abc import AsyncIterator
+from typing import Any
+from urllib.parse import parse_qsl
+
+from starlette.requests import Request
+
+from relay.web.legacy.answers import Refused, bad, detail
+
+MAX_BYTES = 8 * 1024 * 1024
+MAX_FIELDS = 1000
+
+JSON = "application/json"
+FORM = "application/x-www-form-urlencoded"
+MULTIPART = "multipart/form-data"
+
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
+def media_type(request: Request) -> str:
+    """The body's media type, without parameters, in lower case."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+async def read(request: Request) -> Any:
+    """The body as data. A form is an object of strings, in which the last of several values counts; no body is `{}`.
+
+    Raises:
+        Refused: 400, 413 or 415.
+    """
+    raw = await _whole(request)
+    if not raw:
+        return {}
+    match media_type(request):
+        case "application/json":
+            return read_json(raw)
+        case "application/x-www-form-urlencoded":
+            return _read_form(raw)
+        case "multipart/form-data":
+            return _read_multipart(request.headers["content-type"], raw)
+    raise unsupported(request)
+
+
+def unsupported(request: Request) -> Refused:
+    given = request.headers.get("content-type", "")
+    return detail(415, f'Unsupported media type "{given}" in request.')
+
+
+async def _whole(request: Request) -> bytes:
+    if int(request.headers.get("content-length") or 0) > MAX_BYTES:
+        raise too_large(MAX_BYTES)
+    parts: list[bytes] = []
+    size = 0
+    stream: AsyncIterator[bytes] = request.stream()
+    async for part in stream:
+        size += len(part)
+        if size > MAX_BYTES:
+            raise too_large(MAX_BYTES)
+        parts.append(part)
+    return b"".join(parts)
+
+
+def too_large(limit: int) -> Refused:
+    return detail(413, f"Request body exceeds {limit} bytes.")
+
+
+def read_json(raw: bytes) -> Any:
+    """Strict JSON: no NaN or Infinity, whether said or meant (1e999), and no half of a surrogate pair."""
+    try:
+        data = json.loads(raw.decode(), parse_constant=_refuse_constant, parse_float=_finite)
+        if _SURROGATE.search(raw):
+            json.dumps(data, ensure_ascii=False).encode()
+    except RecursionError:
+        raise bad({"detail": "JSON parse error - nested too deeply"}) from None
+    except ValueError as error:
+        raise bad({"detail": f"JSON parse error - {error}"}) from None
+    return data
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"Out of range float values are not JSON compliant: {name}")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        _refuse_constant(text)
+    return number
+
+
+def _read_form(raw: bytes) -> dict[str, str]:
+    try:
+        return dict(
+            parse_qsl(
+                raw.decode("utf-8", "replace"), keep_blank_values=True, errors="replace", max_num_fields=MAX_FIELDS
+            )
+        )
+    except ValueError:
+        raise bad({"detail": f"Form parse error - more than {MAX_FIELDS} fields"}) from None
+
+
+def _read_multipart(content_type: str, raw: bytes) -> dict[str, str]:
+    """The text fields of a multipart form; parts that are files are left out."""
+    header = f"Content-Type: {content_type}\r\n\r\n".encode("latin-1", "replace")
+    message = email.message_from_bytes(header + raw, policy=email.policy.HTTP)
+    if not message.is_multipart() or message.get_boundary() is None:
+        raise bad({"detail": f"Multipart form parse error - Invalid boundary in multipart: {message.get_boundary()}"})
+    fields = {}
+    for part in message.iter_parts():
+        name = part.get_param("name", header="content-disposition")
+        if isinstance(name, str) and part.get_filename() is None and not part.is_multipart():
+            content = part.get_payload(decode=True)
+            assert isinstance(content, bytes)
+            fields[name] = content.decode("utf-8", "replace")
+    return fields
