@@ -132,11 +132,15 @@ class Inbox:
 
     async def room(self, answers_wait: Callable[[], bool]) -> None:
         """Wait until the socket may be read further."""
-        if self.overrun or not self._is_full(1):
+
+        def must_wait() -> bool:
+            return self._is_full(1) and not self.overrun and not answers_wait()
+
+        if not must_wait():
             return
         try:
             async with asyncio.timeout(self._limits.stall_s):
-                while self._is_full(1) and not answers_wait():
+                while must_wait():
                     self._may_read.clear()
                     await self._may_read.wait()
         except TimeoutError:
@@ -144,6 +148,11 @@ class Inbox:
 
     def look_again(self) -> None:
         """An answer is waited for now: it can only be found by reading on."""
+        self._may_read.set()
+
+    def let_go(self) -> None:
+        """The application leaves: the socket is read to its end, and what still comes is for the next session."""
+        self.overrun = True
         self._may_read.set()
 
     def take_acks(self) -> Iterable[tuple[int, int]]:

@@ -117,6 +117,7 @@ class Session:
         """Send the acknowledgements that wait, close with 1000, and end. Nothing is left afterwards."""
         assert self._task is not None
         self._leaving = True
+        self.inbox.let_go()
         self._wake.set()
         try:
             if self._connected:
@@ -161,8 +162,8 @@ class Session:
             error = await self._one_connection()
             if self._leaving:
                 return
-            if self._resuming:
-                self._resuming = False
+            resuming, self._resuming = self._resuming, False
+            if resuming and self._retry_after_s is None:
                 continue
             attempt = 0 if time.monotonic() - self._connected_at >= self._limits.stable_s else attempt
             wait_s = backoff(self._limits, attempt, self._retry_after_s)

@@ -72,6 +72,8 @@ class Site:
         limits: Limits | None = None,
     ) -> None:
         self._url = socket_url(url)
+        if ssl is not None and not self._url.startswith("wss:"):
+            raise ValueError("ssl goes with an https or wss URL")
         self._credentials = Credentials(token, user, password, uid)
         self._ssl = ssl
         self._proxy = proxy

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 
 import pytest
+from websockets.exceptions import ConnectionClosed
 
 from relay.client import Closed, Event, Limits, Published, Site
 from tests.client.fake import EPOCH, QUICK, TIMEOUT_S, FakeRelay, Frame, Peer, event, project, until
@@ -333,6 +335,18 @@ async def test_the_buffer_is_bounded_in_bytes_too(fake: FakeRelay) -> None:
         await asyncio.sleep(0.05)
         assert buffered(site) == 2
         assert await offsets(site, 9) == list(range(1, 10))
+
+
+async def test_leaving_with_a_full_buffer_is_not_held_up_by_it(fake: FakeRelay) -> None:
+    async with fake.site(limits=SMALL) as site:
+        peer = fake.peers[0]
+        flood = asyncio.create_task(peer.send(*(event(offset, data="x" * 10_000) for offset in range(1, 2001))))
+        await until(lambda: buffered(site) == 4)
+        began = time.monotonic()
+    assert time.monotonic() - began < 1
+    with pytest.raises(ConnectionClosed):
+        await flood
+    assert await peer.closed() in (1000, None)
 
 
 async def test_publishing_from_the_loop_works_while_the_buffer_is_full(fake: FakeRelay) -> None:

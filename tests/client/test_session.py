@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 import time
 
 import pytest
@@ -316,6 +317,11 @@ def test_a_url_that_cannot_be_used_is_refused_and_shows_no_secret(url: str) -> N
     with pytest.raises(ValueError, match="a relay's URL") as caught:
         Site(url, token="t")
     assert "secret" not in str(caught.value)
+
+
+def test_tls_settings_without_tls_are_a_mistake() -> None:
+    with pytest.raises(ValueError, match="https or wss"):
+        Site("http://relay.example", token="t", ssl=ssl.create_default_context())
 
 
 @pytest.mark.parametrize(
