@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from db import records
 from db.connect import Connection
 from db.membership import MINE, among
-from relay.core.model import Site, Token, User
+from relay.core.model import Group, Site, Token, User
 
 _USER = "id, username, email, password_hash, is_operator, is_active, created_us"
 USER = f"SELECT {_USER} FROM users WHERE id = :id"
@@ -19,6 +19,18 @@ CREATE_USER = f"""INSERT INTO users (username, email, password_hash, is_operator
     VALUES (:username, :email, :password_hash, :is_operator, :is_active, :now_us) RETURNING {_USER}"""
 SET_PASSWORD = "UPDATE users SET password_hash = :password_hash WHERE id = :id"
 SET_ACTIVE = "UPDATE users SET is_active = :active WHERE id = :id"
+UPDATE_USER = f"UPDATE users SET username = :username, email = :email WHERE id = :id RETURNING {_USER}"
+DELETE_USER = "DELETE FROM users WHERE id = :id"
+
+GROUP = "SELECT id, name FROM groups WHERE id = :id"
+GROUPS = "SELECT id, name FROM groups ORDER BY id LIMIT :limit OFFSET :skip"
+COUNT_GROUPS = "SELECT COUNT(*) AS n FROM groups"
+GROUPS_OF_USERS = """SELECT user_id, group_id FROM user_groups WHERE user_id {among} ORDER BY user_id, group_id"""
+CREATE_GROUP = "INSERT INTO groups (name) VALUES (:name) RETURNING id, name"
+RENAME_GROUP = "UPDATE groups SET name = :name WHERE id = :id RETURNING id, name"
+DELETE_GROUP = "DELETE FROM groups WHERE id = :id"
+LEAVE_GROUPS = "DELETE FROM user_groups WHERE user_id = :user_id"
+JOIN_GROUP = "INSERT INTO user_groups (user_id, group_id) VALUES (:user_id, :group_id)"
 
 _TOKEN = "id, site_id, label, created_us, expires_us, revoked_us"
 TOKEN_BY_DIGEST = f"SELECT {_TOKEN} FROM tokens WHERE digest = :digest"
@@ -97,6 +109,55 @@ class Users:
 
     async def set_active(self, user_id: int, active: bool) -> None:
         await self._db.execute(SET_ACTIVE, {"id": user_id, "active": active})
+
+    async def update(self, user_id: int, *, username: str, email: str) -> User | None:
+        row = await self._db.fetch_one(UPDATE_USER, {"id": user_id, "username": username, "email": email})
+        return None if row is None else records.user(row)
+
+    async def delete(self, user_id: int) -> None:
+        await self._db.execute(DELETE_USER, {"id": user_id})
+
+
+class Groups:
+    """Serves `relay.core.ports.Groups`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._db = connection
+
+    async def get(self, group_id: int) -> Group | None:
+        row = await self._db.fetch_one(GROUP, {"id": group_id})
+        return None if row is None else records.group(row)
+
+    async def page(self, *, limit: int, skip: int) -> tuple[int, list[Group]]:
+        total = await self._db.fetch_one(COUNT_GROUPS)
+        rows = await self._db.fetch_all(GROUPS, {"limit": limit, "skip": skip})
+        return (total["n"] if total else 0), [records.group(row) for row in rows]
+
+    async def create(self, name: str) -> Group:
+        row = await self._db.fetch_one(CREATE_GROUP, {"name": name})
+        assert row is not None
+        return records.group(row)
+
+    async def rename(self, group_id: int, name: str) -> Group | None:
+        row = await self._db.fetch_one(RENAME_GROUP, {"id": group_id, "name": name})
+        return None if row is None else records.group(row)
+
+    async def delete(self, group_id: int) -> None:
+        await self._db.execute(DELETE_GROUP, {"id": group_id})
+
+    async def of_users(self, user_ids: Sequence[int]) -> dict[int, list[int]]:
+        sql = GROUPS_OF_USERS.format(among=among(self._db.dialect, "ids"))
+        rows = await self._db.fetch_all(sql, {"ids": json.dumps(list(user_ids))})
+        groups: dict[int, list[int]] = {user_id: [] for user_id in user_ids}
+        for row in rows:
+            groups[row["user_id"]].append(row["group_id"])
+        return groups
+
+    async def set_of_user(self, user_id: int, group_ids: Sequence[int]) -> None:
+        await self._db.execute(LEAVE_GROUPS, {"user_id": user_id})
+        await self._db.execute_many(
+            JOIN_GROUP, [{"user_id": user_id, "group_id": group_id} for group_id in sorted(set(group_ids))]
+        )
 
 
 class Tokens:

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from db.connect import Row
-from relay.core.model import Draft, Entry, Kind, Participant, Project, Role, Run, Site, Token, User
+from relay.core.model import Draft, Entry, File, Group, Kind, Participant, Project, Role, Run, Site, Token, User
 from relay.core.run_states import Status
 
 
@@ -99,9 +99,30 @@ def run(row: Row) -> Run:
         middle_artifacts=json.loads(row["middle_artifacts"]),
         agent_advice=json.loads(row["agent_advice"]),
         agent_diagnosis=json.loads(row["agent_diagnosis"]),
+        preparing_us=row["preparing_us"],
         created_us=row["created_us"],
         updated_us=row["updated_us"],
     )
+
+
+def file(row: Row) -> File:
+    return File(
+        id=row["id"],
+        project_id=row["project_id"],
+        run_id=row["run_id"],
+        type=row["type"],
+        task=row["task"],
+        round=row["round"],
+        name=row["name"],
+        blob=row["blob"],
+        sha256=row["sha256"],
+        size=row["size"],
+        created_us=row["created_us"],
+    )
+
+
+def group(row: Row) -> Group:
+    return Group(id=row["id"], name=row["name"])
 
 
 def entry(row: Row) -> Entry:

@@ -12,7 +12,8 @@ from relay.core.model import JsonObject, Participant, Run
 from relay.core.run_states import Status
 
 _RUN = """r.id, r.project_id, r.batch, r.participant_id, r.site_id, r.site_uid, r.role, r.cur_seq, r.status, r.tasks,
-    r.logs, r.artifacts, r.middle_artifacts, r.agent_advice, r.agent_diagnosis, r.created_us, r.updated_us"""
+    r.logs, r.artifacts, r.middle_artifacts, r.agent_advice, r.agent_diagnosis, r.preparing_us, r.created_us,
+    r.updated_us"""
 _ACTIVE = "r.status NOT IN (0, 8)"
 RUN = f"SELECT {_RUN} FROM runs r WHERE r.id = :id"
 OF_BATCH = f"SELECT {_RUN} FROM runs r WHERE r.project_id = :project_id AND r.batch = :batch ORDER BY r.id"
@@ -30,7 +31,9 @@ CREATE_RUN = """INSERT INTO runs (project_id, batch, participant_id, site_id, si
     logs, artifacts, middle_artifacts, agent_advice, agent_diagnosis, created_us, updated_us)
     VALUES (:project_id, :batch, :participant_id, :site_id, :site_uid, :role, :cur_seq, :status, :tasks,
     '[]', '[]', '[]', '{}', '{}', :now_us, :now_us)"""
-SET_STATE = """UPDATE runs SET status = :status, cur_seq = :cur_seq, tasks = :tasks, updated_us = :now_us
+SET_STATE = f"""UPDATE runs SET
+    preparing_us = CASE WHEN :status = {int(Status.PREPARING)} AND status <> :status THEN :now_us ELSE preparing_us END,
+    status = :status, cur_seq = :cur_seq, tasks = :tasks, updated_us = :now_us
     WHERE id = :id"""
 
 _JSON_COLUMNS = frozenset({"logs", "artifacts", "middle_artifacts", "agent_advice", "agent_diagnosis"})

@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import cached_property
 
-from db.accounts import Keys, Sites, Tokens, Users
+from db.accounts import Groups, Keys, Sites, Tokens, Users
 from db.connect import Connection, Database
 from db.cursors import Cursors, Progress
+from db.files import Files
 from db.journal import APPEND_AT_ONCE, Journal, at_once_arguments
 from db.projects import Participants, Projects
 from db.runs import Deadlines, Runs
@@ -65,6 +66,14 @@ class Tx:
     @cached_property
     def keys(self) -> Keys:
         return Keys(self._db)
+
+    @cached_property
+    def files(self) -> Files:
+        return Files(self._db)
+
+    @cached_property
+    def groups(self) -> Groups:
+        return Groups(self._db)
 
 
 class Store:

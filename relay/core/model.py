@@ -115,7 +115,10 @@ class Participant:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Run:
-    """One site's part in one batch. `tasks` is its own copy: rounds are counted in it."""
+    """One site's part in one batch. `tasks` is its own copy: rounds are counted in it.
+
+    `preparing_us` is when it last entered Preparing; None: never.
+    """
 
     id: int
     project_id: int
@@ -134,6 +137,7 @@ class Run:
     agent_diagnosis: JsonObject
     created_us: int
     updated_us: int
+    preparing_us: int | None = None
 
     @property
     def round(self) -> int | None:
@@ -141,6 +145,46 @@ class Run:
         task = current_task(self.tasks, self.cur_seq)
         number = task.get("config", {}).get("current_round") if task else None
         return number if isinstance(number, int) else None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Content:
+    """Bytes in the file store: where they lie, and how many they are."""
+
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NewFile:
+    """A file that a run is to have. `blob` names the upload that it came with; its copies share it.
+
+    `task` and `round` are as the controller said them; `name` is what it is called in lists and zips, never a path.
+    """
+
+    project_id: int
+    run_id: int
+    type: str
+    task: str
+    round: str
+    name: str
+    blob: str
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class File(NewFile):
+    id: int
+    created_us: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Group:
+    """A group of users. It gives no rights; the polling API has always kept them."""
+
+    id: int
+    name: str
 
 
 def current_task(tasks: list[JsonObject], cur_seq: int) -> JsonObject | None:

@@ -6,14 +6,18 @@ through one `Tx`, which commits whole or not at all.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
 from relay.core.model import (
+    Content,
     Draft,
     Entry,
+    File,
+    Group,
     JsonObject,
+    NewFile,
     Participant,
     Project,
     Role,
@@ -96,6 +100,25 @@ class Users(Protocol):
     ) -> User: ...
     async def set_password(self, user_id: int, password_hash: str) -> None: ...
     async def set_active(self, user_id: int, active: bool) -> None: ...
+    async def update(self, user_id: int, *, username: str, email: str) -> User | None:
+        """Raises `AlreadyThere` if the name is taken. None if there is no such user."""
+
+    async def delete(self, user_id: int) -> None:
+        """The user's sites go with it: delete them first, so that it is told."""
+
+
+class Groups(Protocol):
+    async def get(self, group_id: int) -> Group | None: ...
+    async def page(self, *, limit: int, skip: int) -> tuple[int, list[Group]]: ...
+    async def create(self, name: str) -> Group:
+        """Raises `AlreadyThere` if the name is taken; so does `rename`."""
+
+    async def rename(self, group_id: int, name: str) -> Group | None: ...
+    async def delete(self, group_id: int) -> None: ...
+    async def of_users(self, user_ids: Sequence[int]) -> dict[int, list[int]]:
+        """User id → the ids of its groups."""
+
+    async def set_of_user(self, user_id: int, group_ids: Sequence[int]) -> None: ...
 
 
 class Tokens(Protocol):
@@ -204,6 +227,18 @@ class Keys(Protocol):
     async def of_sites(self, site_ids: Sequence[int]) -> dict[int, dict[str, str]]: ...
 
 
+class Files(Protocol):
+    async def create(self, files: Sequence[NewFile], now_us: int) -> None: ...
+    async def of_runs(self, run_ids: Sequence[int], type_: str, of: tuple[str, str] | None = None) -> list[File]:
+        """The runs' files of a type, by run and age; `of` (task, round) leaves only those."""
+
+    async def names(self, run_ids: Sequence[int]) -> set[str]:
+        """What the runs' files are called."""
+
+    async def size_of_project(self, project_id: int) -> int:
+        """Bytes that the files of a project take; the same bytes count once."""
+
+
 class Tx(Protocol):
     """One transaction; its parts share it."""
 
@@ -229,6 +264,10 @@ class Tx(Protocol):
     def progress(self) -> ProgressTable: ...
     @property
     def keys(self) -> Keys: ...
+    @property
+    def files(self) -> Files: ...
+    @property
+    def groups(self) -> Groups: ...
 
 
 class Store(Protocol):
@@ -256,6 +295,38 @@ class Store(Protocol):
         Raises:
             AlreadyThere: an id is in a journal already; nothing was stored. Use a transaction, and look.
         """
+
+
+class Incoming(Protocol):
+    """A file on its way into the file store. Every method blocks: call it in a thread.
+
+    Nothing can be read before `keep`, and nothing is left after `discard`, or after a crash.
+    """
+
+    @property
+    def size(self) -> int:
+        """Bytes so far."""
+
+    def write(self, data: bytes) -> None:
+        """Append.
+
+        Raises:
+            StorageFull: there is no room. StorageUnavailable: the disk does not take it.
+        """
+
+    def keep(self) -> Content:
+        """Make it durable, and readable under its SHA-256. Raises as `write` does."""
+
+    def discard(self) -> None:
+        """Forget what was written, unless it was kept. May be called at any time, and twice."""
+
+
+class FileStore(Protocol):
+    """Where large things lie, by the SHA-256 of their bytes: the same bytes are stored once. Its methods block."""
+
+    def begin(self) -> Incoming: ...
+    def pieces(self, sha256: str) -> Iterator[bytes]:
+        """The bytes, in pieces of at most 256 KiB. Raises `StorageUnavailable` if they are not there."""
 
 
 class Link(Protocol):

@@ -11,8 +11,9 @@ import asyncio
 import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
-from relay.core import access
+from relay.core import access, polls
 from relay.core.access import Action, Principal
 from relay.core.model import JsonObject, Kind, Participant, Role, Run, current_task
 from relay.core.node import Change, Node, own_event
@@ -89,25 +90,73 @@ def _starters(node: Node, members: Sequence[Participant], policy: Policy) -> lis
 
 
 async def move(
-    node: Node, principal: Principal, run_id: int, status: Status, *, update_all: bool, increase_round: bool
+    node: Node,
+    principal: Principal,
+    run_id: int,
+    status: Status,
+    *,
+    update_all: bool,
+    increase_round: bool,
+    dwell_us: int = 0,
 ) -> list[Run]:
     """Set a run's status, or with `update_all` that of its whole batch, whatever each run stands in.
 
     `increase_round` goes with `update_all`: the round of the current task counts up first, or the next task begins.
+    `dwell_us` is given for a caller that polls, and may still be shown what is no longer so (see `relay.core.polls`).
 
     Raises:
         ReplyError: `unknown_run`, `forbidden`; `conflict`, for a transition that a run alone does not have.
     """
-    async with node.change(*await _project_of(node, run_id)) as change:
-        run, members = await _see(change, principal, run_id)
+    async with node.change(*await project_of(node, run_id)) as change:
+        run, members = await see(change, principal, run_id)
         if update_all:
             access.require(principal, Action.CONTROL_BATCH, members)
             batch = await change.tx.runs.of_batch(run.project_id, run.batch)
+            if status is Status.RUNNING and polls.repeats_start(batch, change.now_us, dwell_us):
+                return batch
             wanted = [_next_round(each) if increase_round else each for each in batch]
             moved = [replace(each, status=status) for each in wanted]
             return await _store(change, batch, moved, "all_runs")
         access.require_own_run(principal, run.site_id, members)
         return await _move_alone(change, run, status, "all_runs")
+
+
+async def move_surely(
+    node: Node,
+    principal: Principal,
+    run_id: int,
+    status: Status,
+    *,
+    update_all: bool,
+    increase_round: bool,
+    dwell_us: int,
+    patience_s: float,
+) -> list[Run]:
+    """Like `move`, for a caller that does not ask twice: while the storage does not answer, it is tried again.
+
+    A commit whose outcome is not known is not done twice: what it would have done is looked for first.
+    """
+    give_up_at = asyncio.get_running_loop().time() + patience_s
+    before: Run | None = None
+    while True:
+        try:
+            now = await visible(node, principal, run_id)
+            if before is not None and now.status is status and now.updated_us != before.updated_us:
+                return [now]
+            before = before or now
+            return await move(
+                node,
+                principal,
+                run_id,
+                status,
+                update_all=update_all,
+                increase_round=increase_round,
+                dwell_us=dwell_us,
+            )
+        except StorageUnavailable:
+            if asyncio.get_running_loop().time() > give_up_at:
+                raise
+            await asyncio.sleep(_RETRY_S)
 
 
 async def stop(node: Node, principal: Principal, project_id: int, batch: int) -> list[Run]:
@@ -141,6 +190,28 @@ async def _control(
         stays = frozenset({Status.FAILED, Status.SUCCESS}) if status is Status.PENDING_FAILED else frozenset()
         moved = [run if run.status in stays else replace(run, status=status) for run in runs]
         return await _store(change, runs, moved, reason)
+
+
+async def set_lists(
+    node: Node, principal: Principal, run_id: int, *, artifacts: list[Any] | None = None, logs: list[Any] | None = None
+) -> Run:
+    """Put other lists in the place of a run's own: data, whatever it looks like; never opened as files.
+
+    Raises:
+        ReplyError: `unknown_run`, `forbidden`.
+    """
+    async with node.change(*await project_of(node, run_id)) as change:
+        run, members = await see(change, principal, run_id)
+        access.require_own_run(principal, run.site_id, members)
+        run = replace(
+            run,
+            artifacts=run.artifacts if artifacts is None else artifacts,
+            logs=run.logs if logs is None else logs,
+            updated_us=change.now_us,
+        )
+        await change.tx.runs.set_fields(run_id, {"artifacts": run.artifacts, "logs": run.logs}, change.now_us)
+        _tell_run(change, run)
+    return run
 
 
 async def expire(node: Node, project_id: int, batch: int) -> None:
@@ -191,13 +262,14 @@ async def listing(
 # --- inside a change
 
 
-async def _project_of(node: Node, run_id: int) -> list[int]:
-    """The project whose journal is to be held; none if there is no such run, which `_see` then says."""
+async def project_of(node: Node, run_id: int) -> list[int]:
+    """The project whose journal is to be held; none if there is no such run, which `see` then says."""
     facts = await node.run_facts(run_id)
     return [] if facts is None else [facts.project_id]
 
 
-async def _see(change: Change, principal: Principal, run_id: int) -> tuple[Run, list[Participant]]:
+async def see(change: Change, principal: Principal, run_id: int) -> tuple[Run, list[Participant]]:
+    """A run that the caller may see, and the members of its project. Raises `ReplyError` with `unknown_run`."""
     run = await change.tx.runs.get(run_id)
     members = [] if run is None else await change.tx.participants.of_project(run.project_id)
     if run is None or not access.may_see_run(principal, run.site_id, members):

@@ -1,0 +1,1 @@
+"""The store of large things: a local directory."""
