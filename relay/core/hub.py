@@ -137,7 +137,7 @@ class Hub:
         """Take entries that have been committed, in whatever order the commits were noticed."""
         for entry in entries:
             if entry.offset == self.head + 1 and self._loaded:
-                self._apply(entry)
+                self._apply(self._early.pop(entry.offset, entry))  # what waits here knows the session that published it
             elif entry.offset is not None and (entry.offset > self.head or not self._loaded):
                 self._early[entry.offset] = entry
         self._apply_early()

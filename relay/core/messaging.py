@@ -168,7 +168,9 @@ class _Answer:
             self._session.error(self._ref, outcome)
             return
         if not outcome.duplicate:
-            self._lane.sent(outcome.offset)
+            lane = self._session.outbox.lanes.get(self._lane.hub.project_id)
+            if lane is not None:  # another than at the time of publishing, if the site has left and come back
+                lane.sent(outcome.offset)
             if self._draft.kind is Kind.PROGRESS:
                 entry = Entry(
                     project_id=self._lane.hub.project_id, offset=None, at_us=self._node.now_us(), draft=self._draft

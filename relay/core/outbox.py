@@ -234,6 +234,8 @@ class Outbox:
         for shown in page:
             if self.lanes.get(lane.hub.project_id) is not lane or not self.link.writable:
                 return
+            if shown.offset > lane.hub.head:
+                return  # committed, but the hub has not come to it: nobody is ahead of what the hub knows
             if shown.offset > lane.position:
                 lane.take(shown)
         await asyncio.sleep(0)

@@ -140,6 +140,22 @@ async def test_own_events_are_not_shown_either_when_they_are_read_from_the_journ
     assert seat.outbox.lanes[stage.project].own == set(), "what was passed over is forgotten"
 
 
+async def test_what_the_hub_has_not_come_to_is_not_delivered_though_it_is_in_the_journal(
+    store: FakeStore, world: World
+) -> None:
+    """Who has left, and whose event it is, is known only then; and who reconnects would be ahead of the hub."""
+    stage = await Stage.build(store, world, TailLimits(entries=1))
+    await stage.publish(*(draft() for _ in range(5)))
+    seat = stage.connect(stage.coordinator, after=0)
+    entries = await stage.commit(draft(sender=stage.coordinator, origin=seat.name), draft())
+    await settle(60)
+    assert seat.events == [1, 2, 3, 4, 5]
+    stage.hub.advance(entries)
+    await settle(60)
+    assert seat.events == [1, 2, 3, 4, 5, 7]
+    assert nothing_runs()
+
+
 async def test_own_events_that_the_lane_has_passed_are_not_remembered(stage: Stage) -> None:
     seat = stage.connect(stage.coordinator)
     await stage.publish(draft(sender=stage.coordinator, origin=seat.name))

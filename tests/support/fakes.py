@@ -191,6 +191,12 @@ class FakeParticipants:
         self._state.participants[participant.id] = participant
         return participant
 
+    async def delete(self, participant_id: int) -> None:
+        del self._state.participants[participant_id]
+
+    async def of_site(self, site_id: int) -> list[Participant]:
+        return [one for one in self._state.participants.values() if one.site_id == site_id]
+
     async def of_project(self, project_id: int) -> list[Participant]:
         return [one for one in self._state.participants.values() if one.project_id == project_id]
 
