@@ -274,7 +274,7 @@ def revoke_token(options: argparse.Namespace) -> int:
 
 
 def run_job(options: argparse.Namespace) -> int:
-    """The old router's cron job. The relay keeps presence by itself; the job is there so that cron lines go on working."""
+    """The old router's cron job. The relay keeps presence by itself; the job is there so that cron lines still work."""
 
     async def run() -> int:
         async with _store(options) as store, store.snapshot() as tx:
