@@ -49,12 +49,11 @@ class Proxy:
 
     def cut(self, index: int | None = None) -> None:
         """Breaks one open connection, by its place modulo their number, or all: there is no closing handshake."""
-        pairs = list(self._open.values())
-        if pairs and index is not None:
-            pairs = [pairs[index % len(pairs)]]
-        for writers in pairs:
-            for writer in writers:
-                writer.transport.abort()
+        tasks = list(self._open)
+        if tasks and index is not None:
+            tasks = [tasks[index % len(tasks)]]
+        for task in tasks:
+            task.cancel()
 
     def stall(self) -> None:
         """From now on no byte passes, in either direction, and nothing is closed."""
@@ -69,7 +68,7 @@ class Proxy:
         self._open[task] = (writer,)
         self.connections += 1
         try:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, asyncio.CancelledError):  # the latter is `cut`
                 await self._pass_both_ways(task, reader, writer)
         finally:
             for each in self._open.pop(task):
@@ -78,11 +77,7 @@ class Proxy:
     async def _pass_both_ways(
         self, task: asyncio.Task[None], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        up = socket.socket()
-        up.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER)
-        up.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(up, ("127.0.0.1", self._target_port))
-        server_reader, server_writer = await asyncio.open_connection(sock=up, limit=PIECE)
+        server_reader, server_writer = await self._reach()
         self._open[task] = (writer, server_writer)
         directions = (
             asyncio.create_task(self._pass(reader, server_writer, throttled=False)),
@@ -94,6 +89,17 @@ class Proxy:
             for direction in directions:
                 direction.cancel()
             await asyncio.gather(*directions, return_exceptions=True)
+
+    async def _reach(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        up = socket.socket()
+        try:
+            up.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER)
+            up.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(up, ("127.0.0.1", self._target_port))
+            return await asyncio.open_connection(sock=up, limit=PIECE)
+        except BaseException:
+            up.close()
+            raise
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, throttled: bool) -> None:
         while piece := await self._read(reader):
