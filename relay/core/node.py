@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+NEWCOMER_RETRY_S = 0.5
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
@@ -219,9 +221,16 @@ class Node:
                 self.spawn(self._welcome_newcomer(project_id, site_id), f"join-{project_id}-{site_id}")
 
     async def _welcome_newcomer(self, project_id: int, site_id: int) -> None:
-        async with self.use_hub(project_id) as hub:
-            if hub is not None and (member := hub.members.get(site_id)) is not None:
-                self.member_joined(hub, member)
+        """Subscribe the site's sessions. While the storage does not answer, try again as long as there is one."""
+        while self.sessions.get(site_id):
+            try:
+                async with self.use_hub(project_id) as hub:
+                    if hub is not None and (member := hub.members.get(site_id)) is not None:
+                        self.member_joined(hub, member)
+                return
+            except StorageUnavailable as error:
+                log.warning("a newcomer waits to be subscribed: %s", error.cause)
+                await asyncio.sleep(NEWCOMER_RETRY_S)
 
     # --- hubs
 
