@@ -1,4 +1,4 @@
-"""Runs, their batches, and the deadlines of batches."""
+"""Runs and their batches."""
 
 from __future__ import annotations
 
@@ -37,12 +37,6 @@ SET_STATE = f"""UPDATE runs SET
     WHERE id = :id"""
 
 _JSON_COLUMNS = frozenset({"logs", "artifacts", "middle_artifacts", "agent_advice", "agent_diagnosis"})
-
-SET_DEADLINE = """INSERT INTO deadlines (project_id, batch, due_us) VALUES (:project_id, :batch, :due_us)
-    ON CONFLICT (project_id, batch) DO UPDATE SET due_us = excluded.due_us"""
-DROP_DEADLINE = "DELETE FROM deadlines WHERE project_id = :project_id AND batch = :batch"
-DEADLINE = "SELECT due_us FROM deadlines WHERE project_id = :project_id AND batch = :batch"
-DEADLINES = "SELECT due_us, project_id, batch FROM deadlines ORDER BY due_us"
 
 
 class Runs:
@@ -140,24 +134,3 @@ class Runs:
         await self._db.execute(
             f"UPDATE runs SET {columns}updated_us = :now_us WHERE id = :id", values | {"id": run_id, "now_us": now_us}
         )
-
-
-class Deadlines:
-    """Serves `relay.core.ports.Deadlines`."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._db = connection
-
-    async def set(self, project_id: int, batch: int, due_us: int) -> None:
-        await self._db.execute(SET_DEADLINE, {"project_id": project_id, "batch": batch, "due_us": due_us})
-
-    async def drop(self, project_id: int, batch: int) -> None:
-        await self._db.execute(DROP_DEADLINE, {"project_id": project_id, "batch": batch})
-
-    async def get(self, project_id: int, batch: int) -> int | None:
-        row = await self._db.fetch_one(DEADLINE, {"project_id": project_id, "batch": batch})
-        return None if row is None else row["due_us"]
-
-    async def all(self) -> list[tuple[int, int, int]]:
-        rows = await self._db.fetch_all(DEADLINES)
-        return [(row["due_us"], row["project_id"], row["batch"]) for row in rows]

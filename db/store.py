@@ -11,8 +11,9 @@ from db.connect import Connection, Database
 from db.cursors import Cursors, Progress
 from db.files import Files
 from db.journal import APPEND_AT_ONCE, Journal, at_once_arguments
+from db.policies import Policies
 from db.projects import Participants, Projects
-from db.runs import Deadlines, Runs
+from db.runs import Runs
 from relay.core.model import Draft, Entry
 from relay.protocol.position import JournalBounds
 
@@ -56,8 +57,8 @@ class Tx:
         return Runs(self._db)
 
     @cached_property
-    def deadlines(self) -> Deadlines:
-        return Deadlines(self._db)
+    def policies(self) -> Policies:
+        return Policies(self._db)
 
     @cached_property
     def progress(self) -> Progress:

@@ -18,9 +18,9 @@ from relay.core.access import Principal
 from relay.core.model import JsonObject, Kind, Run, Site
 from relay.core.node import Node
 from relay.core.objects import participation_object, project_object, run_object, site_object
+from relay.core.policy import Policy, Stragglers
 from relay.core.projects import Participation
 from relay.core.run_states import BY_DISPLAY, Status
-from relay.core.runs import Policy
 from relay.protocol.envelope import Call
 from relay.protocol.errors import ErrorCode, ReplyError, invalid, unknown_run
 from relay.protocol.position import MAX_OFFSET
@@ -56,9 +56,31 @@ class Nothing(msgspec.Struct):
     pass
 
 
+Seconds = Annotated[float, Meta(gt=0, le=366 * 86400)]
+Uid = Annotated[str, Meta(max_length=36)]
+
+
 class PolicyParams(msgspec.Struct):
     min_sites: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
-    deadline_s: Annotated[float, Meta(gt=0, le=366 * 86400)] | None = None
+    mandatory_sites: Annotated[list[Uid], Meta(max_length=1000)] | None = None
+    queue_s: Seconds | None = None
+    deadline_s: Seconds | None = None
+    round_deadline_s: Seconds | None = None
+    stragglers: Stragglers | None = None
+    late_join: bool | None = None
+    coordinator_grace_s: Seconds | None = None
+
+    def policy(self) -> Policy:
+        return Policy(
+            min_sites=self.min_sites,
+            mandatory_sites=tuple(sorted({uid.lower() for uid in self.mandatory_sites or ()})),
+            queue_s=self.queue_s,
+            deadline_s=self.deadline_s,
+            round_deadline_s=self.round_deadline_s,
+            stragglers=self.stragglers,
+            late_join=bool(self.late_join),
+            coordinator_grace_s=self.coordinator_grace_s,
+        )
 
 
 class StartRuns(msgspec.Struct):
@@ -223,10 +245,10 @@ async def _list_participants(caller: Caller, params: OfProject) -> list[JsonObje
 
 @method("runs.start", StartRuns)
 async def _start_runs(caller: Caller, params: StartRuns) -> JsonObject:
-    wanted = params.policy or PolicyParams()
-    policy = Policy(min_sites=wanted.min_sites, deadline_s=wanted.deadline_s)
+    policy = (params.policy or PolicyParams()).policy()
     batch = await runs.start(caller.node, caller.principal, params.project, policy)
-    return {"batch": batch.number, "runs": [run_object(run) for run in batch.runs]}
+    started: JsonObject = {"batch": batch.number, "runs": [run_object(run) for run in batch.runs]}
+    return started if policy.queue_s is None else started | {"queued": batch.is_queued}
 
 
 @method("runs.stop", ControlRuns)

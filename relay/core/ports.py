@@ -26,6 +26,7 @@ from relay.core.model import (
     Token,
     User,
 )
+from relay.core.policy import Policy, Standing
 from relay.core.run_states import Status
 from relay.protocol.errors import ErrorCode, ReplyError
 from relay.protocol.position import JournalBounds
@@ -161,6 +162,7 @@ class Projects(Protocol):
     async def get(self, project_id: int) -> Project | None: ...
     async def by_name(self, name: str) -> Project | None: ...
     async def visible_to(self, user_id: int | None, *, limit: int, skip: int) -> tuple[int, list[Project]]: ...
+    async def ids_visible_to(self, user_id: int) -> list[int]: ...
     async def many(self, project_ids: Sequence[int]) -> dict[int, Project]: ...
     async def create(
         self, *, name: str, description: str, site_id: int, tasks: list[JsonObject], now_us: int
@@ -207,14 +209,17 @@ class Runs(Protocol):
         """Store JSON columns by name: logs, artifacts, middle_artifacts, agent_advice, agent_diagnosis."""
 
 
-class Deadlines(Protocol):
-    async def set(self, project_id: int, batch: int, due_us: int) -> None: ...
-    async def drop(self, project_id: int, batch: int) -> None: ...
-    async def get(self, project_id: int, batch: int) -> int | None:
-        """When the batch is due, in microseconds since 1970, if it has a deadline."""
+class Policies(Protocol):
+    """What batches were started with, and how they stand with it. A batch without a policy has no entry."""
 
-    async def all(self) -> list[tuple[int, int, int]]:
-        """(due_us, project id, batch), the next one first."""
+    async def get(self, project_id: int, batch: int) -> tuple[Policy, Standing] | None: ...
+    async def put(self, project_id: int, batch: int, policy: Policy, standing: Standing) -> None: ...
+    async def drop(self, project_id: int, batch: int) -> None: ...
+    async def queued(self, project_id: int) -> int | None:
+        """The batch that waits for its sites, if there is one."""
+
+    async def in_force(self) -> list[tuple[int, int]]:
+        """(project id, batch) of those that wait or run."""
 
 
 class ProgressTable(Protocol):
@@ -259,7 +264,7 @@ class Tx(Protocol):
     @property
     def runs(self) -> Runs: ...
     @property
-    def deadlines(self) -> Deadlines: ...
+    def policies(self) -> Policies: ...
     @property
     def progress(self) -> ProgressTable: ...
     @property

@@ -12,10 +12,11 @@ from collections.abc import Awaitable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from relay.core import access, runs
+from relay.core import access, batches
 from relay.core.access import Action, Principal
 from relay.core.model import JsonObject, Kind, Participant, Project, Role, Site
 from relay.core.node import Change, Node, own_event
+from relay.core.policy import Reason
 from relay.core.ports import AlreadyThere, Tx
 from relay.protocol.errors import ErrorCode, ReplyError, unknown_project, unknown_site
 
@@ -207,9 +208,11 @@ async def remove(node: Node, principal: Principal, participant_id: int) -> None:
 
 async def drop(change: Change, leaving: Participant, reason: str) -> None:
     """End a participation in a change that holds its journal. The batch may be settled without its run."""
+    batch = await change.tx.runs.open_batch(leaving.project_id)
     await change.tx.participants.delete(leaving.id)
     _tell_membership(change, leaving, "left", reason)
-    await runs.tell_if_settled(change, leaving.project_id, reason="all_runs")
+    if batch is not None:
+        await batches.tell_if_settled(change, leaving.project_id, reason=Reason.ALL_RUNS, batch=batch)
 
 
 async def annotate(node: Node, principal: Principal, participant_id: int, notes: str) -> Participation:

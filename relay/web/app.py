@@ -15,12 +15,13 @@ from db.connect import Database
 from db.connect import Limits as DatabaseLimits
 from db.store import Store
 from relay import __version__
+from relay.blobs.local import LocalFiles
 from relay.bus.file import FileBus
 from relay.bus.postgres import PostgresBus
 from relay.config import Settings
-from relay.core import runs
 from relay.core.node import Node
 from relay.core.passwords import Passwords
+from relay.core.rounds import Rounds
 from relay.protocol.errors import ReplyError
 from relay.web import legacy
 from relay.web.auth import Authenticator
@@ -75,7 +76,7 @@ async def running(settings: Settings) -> AsyncIterator[Relay]:
         node.on_elsewhere.append(auth.forget)
         await node.start()
         stack.push_async_callback(node.stop)
-        await runs.watch_deadlines(node)
+        await Rounds(node).start()
         bus = _bus(database, settings, node)
         await bus.start()
         stack.push_async_callback(bus.close)
@@ -107,7 +108,7 @@ def _relay(node: Node, auth: Authenticator, settings: Settings) -> Relay:
             WebSocketRoute(SOCKET_PATH, door.serve),
             *health.routes(),
             *EventDoor(node, auth).routes(),
-            *legacy.routes(node, auth, settings),
+            *legacy.routes(node, auth, settings, LocalFiles(settings.data_dir / "files")),
         ],
         exception_handlers={ReplyError: _refused},
     )

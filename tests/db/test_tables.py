@@ -12,6 +12,7 @@ import pytest
 
 from db.connect import Connection, Database
 from relay.core.model import Draft, Entry, Kind, Role, Site, Token
+from relay.core.policy import Policy, Standing, Stragglers
 from relay.core.ports import AlreadyThere
 from relay.core.run_states import Status
 from tests.support.postgres import Postgres
@@ -172,16 +173,48 @@ async def test_runs_of_a_batch(world: World) -> None:
             await tx.runs.set_fields(run.id, {"status": 0}, NOW_US)
 
 
-async def test_deadlines_come_in_the_order_in_which_they_are_due(world: World) -> None:
-    first, second = [(await world.project()).project.id for _ in range(2)]
+async def test_a_policy_and_how_a_batch_stands_with_it(world: World) -> None:
+    team = await world.project()
+    project_id = team.project.id
+    policy = Policy(
+        min_sites=2,
+        mandatory_sites=("a", "b"),
+        queue_s=0.5,
+        deadline_s=3600.0,
+        stragglers=Stragglers.LEAVE_OUT,
+        late_join=True,
+    )
+    steps = (
+        (policy, Standing(queued=True, since_us=NOW_US)),
+        (policy, Standing(since_us=NOW_US + 1, due_us=NOW_US + 2)),
+        (policy, Standing(since_us=NOW_US + 3, due_us=NOW_US + 4, lost_us=NOW_US + 5)),
+        (Policy(), Standing(since_us=NOW_US)),
+    )
+    for step in steps:
+        async with world.store.transaction() as tx:
+            await tx.policies.put(project_id, 1, *step)
+        async with world.store.snapshot() as tx:
+            assert await tx.policies.get(project_id, 1) == step
+            assert await tx.policies.queued(project_id) == (1 if step[1].queued else None)
+            assert await tx.policies.get(project_id, 2) is None
     async with world.store.transaction() as tx:
-        await tx.deadlines.set(first, 1, 300)
-        await tx.deadlines.set(second, 1, 200)
-        await tx.deadlines.set(first, 2, 100)
-        await tx.deadlines.set(first, 1, 150)
-        assert await tx.deadlines.all() == [(100, first, 2), (150, first, 1), (200, second, 1)]
-        await tx.deadlines.drop(first, 2)
-        assert (await tx.deadlines.get(first, 1), await tx.deadlines.get(first, 2)) == (150, None)
+        await tx.policies.drop(project_id, 1)
+        assert await tx.policies.get(project_id, 1) is None
+
+
+async def test_a_policy_is_in_force_while_its_batch_waits_or_runs(world: World) -> None:
+    waits, runs, ended, free = [await world.project() for _ in range(4)]
+    standing = Standing(since_us=NOW_US, due_us=NOW_US)
+    for team in (runs, ended, free):
+        await world.batch(team, 2)
+    async with world.store.transaction() as tx:
+        for run in await tx.runs.of_batch(ended.project.id, 2):
+            await tx.runs.set_state(run.id, status=Status.SUCCESS, cur_seq=1, tasks=[], now_us=NOW_US)
+        for team in (runs, ended):
+            await tx.policies.put(team.project.id, 1, Policy(), standing)
+            await tx.policies.put(team.project.id, 2, Policy(), standing)
+        await tx.policies.put(waits.project.id, 1, Policy(), replace(standing, queued=True))
+        assert await tx.policies.in_force() == [(waits.project.id, 1), (runs.project.id, 2)]
 
 
 # Cursors and progress
@@ -266,14 +299,14 @@ async def fill(world: World, team: Team) -> None:
     async with world.store.transaction() as tx:
         await tx.cursors.advance({(site_id, project_id): 1}, NOW_US)
         await tx.progress.put([progress(team, runs[0].id, "1", 1)])
-        await tx.deadlines.set(project_id, 1, 1)
+        await tx.policies.put(project_id, 1, Policy(), Standing(due_us=1))
         await tx.keys.put(site_id, {"k": "v"})
         site = await tx.sites.get(site_id)
         assert site is not None
         await tx.tokens.create(*token_of(site))
 
 
-OF_PROJECTS = ("projects", "participants", "runs", "deadlines", "journals", "events", "cursors", "progress")
+OF_PROJECTS = ("projects", "participants", "runs", "policies", "deadlines", "journals", "events", "cursors", "progress")
 OF_SITES = ("users", "sites", "tokens", "site_keys")
 
 
