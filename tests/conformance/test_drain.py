@@ -8,12 +8,11 @@ from collections.abc import AsyncIterator
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from tests.conformance.realm import Account, Realm
+from tests.conformance.own import new_realm
+from tests.conformance.realm import Realm
 from tests.conformance.wire import HandshakeRefused, Wire, events, publication
 from tests.support.postgres import Postgres
 from tests.support.relay import RelayProcess
-
-ACCOUNT = Account(name="somebody", password="somebody's password")
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -24,8 +23,7 @@ async def own(request: pytest.FixtureRequest) -> AsyncIterator[tuple[RelayProces
         server: Postgres = request.getfixturevalue("postgres")
         url = server.create_database()
     with RelayProcess(url) as relay:
-        relay.cli("user", "create", ACCOUNT.name, "--no-input", env={"STARFISH_USER_PASSWORD": ACCOUNT.password})
-        async with Realm(relay, owner=ACCOUNT, guest=ACCOUNT, operator=ACCOUNT) as realm:
+        async with new_realm(relay) as realm:
             yield relay, realm
 
 

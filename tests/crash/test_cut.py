@@ -9,8 +9,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from tests.conformance.own import new_realm
 from tests.crash.site import Correspondent, at_work
-from tests.crash.truth import conclude, correspondents, new_realm
+from tests.crash.truth import conclude, correspondents
 from tests.support.proxy import Proxy
 from tests.support.relay import RelayProcess
 

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.conformance.own import new_realm
 from tests.conformance.realm import Realm, Team
 from tests.conformance.wire import Frame, Wire, events, new_id, publication
-from tests.crash.truth import journal, new_realm
+from tests.crash.truth import journal
 from tests.support.postgres import Postgres
 from tests.support.relay import RelayProcess
 

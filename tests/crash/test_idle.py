@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.conformance.own import new_realm
 from tests.conformance.realm import Realm, unique
 from tests.conformance.wire import Wire
-from tests.crash.truth import new_realm
 from tests.support.postgres import Postgres
 from tests.support.relay import RelayProcess
 

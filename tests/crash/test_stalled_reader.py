@@ -9,9 +9,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from tests.conformance.own import new_realm
 from tests.conformance.realm import Realm, Team
 from tests.conformance.wire import Frame, Wire, new_id
-from tests.crash.truth import new_realm
 from tests.support.proxy import Proxy
 from tests.support.relay import RelayProcess
 

@@ -5,24 +5,13 @@ from __future__ import annotations
 import base64
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 
-from tests.conformance.realm import Account, Realm, listed
+from tests.conformance.realm import Realm, listed
 from tests.conformance.wire import PAYLOAD, Frame, Wire
 from tests.crash.site import Correspondent, content
-from tests.support.relay import RelayProcess
 
-ACCOUNT = Account(name="somebody", password="somebody's password")
 PAGE = 1000
-
-
-@asynccontextmanager
-async def new_realm(relay: RelayProcess) -> AsyncIterator[Realm]:
-    """A realm of one account on a relay that a test has started for itself."""
-    relay.cli("user", "create", ACCOUNT.name, "--no-input", env={"STARFISH_USER_PASSWORD": ACCOUNT.password})
-    async with Realm(relay, owner=ACCOUNT, guest=ACCOUNT, operator=ACCOUNT) as realm:
-        yield realm
 
 
 async def correspondents(realm: Realm, rng: random.Random, url: str, participants: int = 2) -> list[Correspondent]:

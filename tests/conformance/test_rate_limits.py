@@ -1,0 +1,50 @@
+"""Section 7 of docs/protocol.md: who sends too much at once is told so, and who goes on all the same is closed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.conformance.own import new_realm
+from tests.conformance.realm import Realm, listed
+from tests.conformance.wire import publication
+from tests.support.relay import RelayProcess
+
+FRAMES_A_SECOND = 20
+BURST = 3 * FRAMES_A_SECOND
+
+
+@pytest.fixture
+async def realm() -> AsyncIterator[Realm]:
+    """On a relay that allows little; which database it has makes no difference to that."""
+    with RelayProcess(settings={"STARFISH_SESSION_FRAMES": str(FRAMES_A_SECOND)}) as relay:
+        async with new_realm(relay) as realm:
+            yield realm
+
+
+async def test_what_is_too_much_gets_rate_limited_and_nothing_of_it_is_done(realm: Realm) -> None:
+    team = await realm.team()
+    refs = range(BURST + 20)
+    for ref in refs:
+        await team.co.send(**publication(team.project, {"ref": ref, "data": ref}))
+    answers = [await team.co.answer(ref) for ref in refs]
+    refused = [answer for answer in answers if answer["type"] == "error"]
+    assert refused
+    assert {answer["code"] for answer in refused} == {"rate_limited"}
+    assert all(0 < answer["details"]["retry_after"] < 10 for answer in refused)
+    await asyncio.sleep(refused[-1]["details"]["retry_after"])
+    await team.co.publish(team.project, data="in time")
+    history = listed(await team.pa.call("history.read", project=team.project, after=team.head, limit=1000), "events")
+    done = [ref for ref, answer in zip(refs, answers, strict=True) if answer["type"] == "ok"]
+    assert [event["data"] for event in history] == [*done, "in time"]
+
+
+async def test_who_goes_on_all_the_same_is_closed_4429_and_the_others_are_not(realm: Realm) -> None:
+    team = await realm.team()
+    for _ in range(BURST + 200):
+        await team.co.send(**publication(team.project, {}))
+    assert await team.co.closed() == 4429
+    assert await team.pa.is_alive()
+    assert await (await realm.session(team.coordinator)).is_alive()
