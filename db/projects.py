@@ -19,6 +19,7 @@ COUNT_PROJECTS = "SELECT COUNT(*) AS n FROM projects"
 _VISIBLE_PROJECTS = "FROM projects WHERE id IN (SELECT project_id FROM mine)"
 VISIBLE_PROJECTS = f"{MINE} SELECT {_PROJECT} {_VISIBLE_PROJECTS} ORDER BY id LIMIT :limit OFFSET :skip"
 COUNT_VISIBLE_PROJECTS = f"{MINE} SELECT COUNT(*) AS n {_VISIBLE_PROJECTS}"
+IDS_OF_VISIBLE_PROJECTS = f"{MINE} SELECT project_id FROM mine"
 CREATE_PROJECT = f"""INSERT INTO projects
     (name, description, site_id, batch, tasks, agent_config, agent_log, created_us, updated_us)
     VALUES (:name, :description, :site_id, 0, :tasks, '{{}}', '[]', :now_us, :now_us) RETURNING {_PROJECT}"""
@@ -74,6 +75,10 @@ class Projects:
             total = await self._db.fetch_one(COUNT_VISIBLE_PROJECTS, {"user_id": user_id})
             rows = await self._db.fetch_all(VISIBLE_PROJECTS, page | {"user_id": user_id})
         return (total["n"] if total else 0), [records.project(row) for row in rows]
+
+    async def ids_visible_to(self, user_id: int) -> list[int]:
+        rows = await self._db.fetch_all(IDS_OF_VISIBLE_PROJECTS, {"user_id": user_id})
+        return [row["project_id"] for row in rows]
 
     async def create(
         self, *, name: str, description: str, site_id: int, tasks: list[JsonObject], now_us: int

@@ -94,6 +94,10 @@ class Settings:
     min_free_bytes: int = setting(64 * MIB, "free disk space under which the relay is not ready", least=0)
     legacy_dwell_s: float = setting(6.0, "seconds for which polls show a run as Preparing at least", least=0, most=600)
 
+    upload_bytes: int = setting(16 * 1024 * MIB, "longest upload of files of a run", least=1024)
+    upload_files: int = setting(16, "files in one upload", least=1, most=1000)
+    project_bytes: int = setting(0, "bytes that the files of a project may take; 0 for any", least=0)
+
     def __post_init__(self) -> None:
         if not self.database_url:
             path = (self.data_dir / "relay.db").absolute()

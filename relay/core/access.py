@@ -100,6 +100,16 @@ def require_site(principal: Principal, site_id: int) -> None:
         raise unknown_site()
 
 
+def require_operator(principal: Principal) -> None:
+    """Refuse everybody but operators.
+
+    Raises:
+        ReplyError: `forbidden`.
+    """
+    if not principal.is_operator:
+        raise forbidden("this is for operators only")
+
+
 def may_see_run(principal: Principal, run_site_id: int, members: Iterable[Member]) -> bool:
     """A participant sees its own run, a coordinator all of the project, an operator all."""
     return principal.acts_for(run_site_id) or may(principal, Action.SEE_ALL_RUNS, members)

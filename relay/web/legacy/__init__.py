@@ -6,6 +6,7 @@ and sites with a session see it at once. What may be done is decided in `relay.c
     door       negotiation, login, method, errors, headers: what all endpoints share
     bodies     JSON and forms → data            fields    data → values, or the reasons why not
     answers    refusals of the core → the words that controllers know
+    polls      answers that are kept until they change                uploads   files, streamed to the store
     pages      what a browser is shown
 """
 
@@ -15,14 +16,16 @@ from starlette.routing import BaseRoute
 
 from relay.config import Settings
 from relay.core.node import Node
+from relay.core.ports import FileStore
 from relay.web.auth import Authenticator
-from relay.web.legacy import projects, root, sites
+from relay.web.legacy import accounts, files, projects, root, runs, sites
 from relay.web.legacy.door import Door
 
-VIEWS = [*sites.VIEWS, *projects.VIEWS, *root.VIEWS]
+VIEWS = [*runs.VIEWS, *sites.VIEWS, *projects.VIEWS, *files.VIEWS, *accounts.VIEWS, *root.VIEWS]
+"""Those that are polled first: routes are tried in this order."""
 
 
-def routes(node: Node, auth: Authenticator, settings: Settings) -> list[BaseRoute]:
+def routes(node: Node, auth: Authenticator, settings: Settings, file_store: FileStore) -> list[BaseRoute]:
     """The routes of the API. They come last in an application: the very last one answers what no other does."""
-    door = Door(node, auth)
+    door = Door(node, auth, settings, file_store)
     return [*(door.route(view) for view in VIEWS), *root.ROUTES, root.Elsewhere()]

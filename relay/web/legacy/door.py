@@ -21,9 +21,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from relay.config import Settings
+from relay.core import access
 from relay.core.access import Principal
 from relay.core.model import JsonObject
 from relay.core.node import Node
+from relay.core.ports import FileStore
 from relay.protocol.errors import ReplyError
 from relay.protocol.position import MAX_OFFSET
 from relay.web.auth import Authenticator
@@ -35,10 +38,10 @@ from relay.web.legacy.answers import (
     bad,
     detail,
     method_not_allowed,
-    not_allowed,
     not_found,
     refusal,
 )
+from relay.web.legacy.polls import Polls
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +62,7 @@ class Asked:
         self.principal = principal
         self.door = door
         self.node = door.node
+        self.reading = door.polls.read()
 
     def id(self) -> int:
         """The id in the path.
@@ -116,6 +120,7 @@ class View:
         name: what its page is titled.
         is_open: answers without a login, and to everybody alike.
         for_operators: refuses everybody else.
+        is_polled: what it answers to a GET is kept until it changes; it must not name the host.
     """
 
     path: str
@@ -123,6 +128,7 @@ class View:
     handlers: Mapping[str, Handler] = field(repr=False)
     is_open: bool = False
     for_operators: bool = False
+    is_polled: bool = False
 
     @property
     def allow(self) -> str:
@@ -133,15 +139,20 @@ class View:
 class Door:
     """What all endpoints share."""
 
-    def __init__(self, node: Node, auth: Authenticator) -> None:
+    def __init__(self, node: Node, auth: Authenticator, settings: Settings, files: FileStore) -> None:
         self.node = node
         self.auth = auth
+        self.settings = settings
+        self.files = files
+        self.dwell_us = int(settings.legacy_dwell_s * 1e6)
+        self.polls = Polls(node)
         self.site_ids = SiteIds()
         node.on_elsewhere.append(self.site_ids.forget)
 
     def forget(self) -> None:
         """Sites or users have changed by this door: what is remembered of them may be wrong."""
         self.auth.forget()
+        self.polls.forget()
         self.site_ids.forget()
 
     def route(self, view: View) -> Route:
@@ -188,11 +199,11 @@ class _Endpoint:
         request = Request(scope, receive)
         try:
             response = await self._respond(request)
+            response.headers["Allow"] = self.allow
+            response.headers.setdefault("Vary", _VARY)
+            await response(scope, receive, send)
         except ClientDisconnect:
             return
-        response.headers["Allow"] = self.allow
-        response.headers.setdefault("Vary", _VARY)
-        await response(scope, receive, send)
 
     async def _respond(self, request: Request) -> Response:
         try:
@@ -202,7 +213,7 @@ class _Endpoint:
             response.headers["Vary"] = "Accept"
             return response
         try:
-            answer = await self._perform(request)
+            answer = await self._perform(request, media)
         except Refused as refused:
             answer = refused.answer
         except ReplyError as error:
@@ -217,19 +228,36 @@ class _Endpoint:
             return answer
         return self._page(request, answer) if media == "text/html" and answer.body is not NO_BODY else _json(answer)
 
-    async def _perform(self, request: Request) -> Answer | Response:
+    async def _perform(self, request: Request, media: str) -> Answer | Response:
         principal = NOBODY
         if not self.view.is_open:
             principal = await self.door.auth.user(request.headers.get("authorization"))
-        if self.view.for_operators and not principal.is_operator:
-            raise not_allowed()
+        if self.view.for_operators:
+            access.require_operator(principal)
         method = "GET" if request.method == "HEAD" else request.method
         if method == "OPTIONS":
             return Answer(body=self._description())
         handler = self.view.handlers.get(method)
         if handler is None:
             raise method_not_allowed(request.method)
-        return await handler(Asked(request, principal, self.door))
+        asked = Asked(request, principal, self.door)
+        if method == "GET" and self.view.is_polled and media == bodies.JSON:
+            return await self._poll(asked, handler)
+        return await handler(asked)
+
+    async def _poll(self, asked: Asked, handler: Handler) -> Response:
+        """Answer from what is kept, or make it and keep it. Who has it already is told so (RFC 9110, 13.1.2)."""
+        scope, polls = asked.request.scope, self.door.polls
+        key = (scope["path"], scope["query_string"].decode("latin-1"))
+        rendered = polls.get(asked.principal, key)
+        if rendered is None:
+            answer = await handler(asked)
+            assert isinstance(answer, Answer)
+            rendered = await polls.keep(asked.principal, key, asked.reading, _encoder.encode(answer.body))
+        headers = {"ETag": rendered.etag}
+        if rendered.etag in asked.request.headers.get("if-none-match", ""):
+            return Response(status_code=304, headers=headers)
+        return Response(rendered.body, headers=headers, media_type=bodies.JSON)
 
     def _description(self) -> JsonObject:
         return {

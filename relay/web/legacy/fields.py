@@ -180,3 +180,12 @@ def _task(value: Any) -> tuple[JsonObject, JsonObject]:
     elif not wrong and not isinstance(task["config"], dict):
         wrong = {"non_field_errors": [f"config: expected a dictionary, but got {type(task['config']).__name__}."]}
     return task, wrong
+
+
+def number(given: Any) -> int | None:
+    """An id or a number of a body that is read field by field: an integer, or its digits; None if it is neither."""
+    if isinstance(given, str) and given.isascii() and given.isdigit() and len(given) <= 19:
+        given = int(given)
+    if isinstance(given, bool) or not isinstance(given, int) or not 0 <= given <= MAX_OFFSET:
+        return None
+    return given

@@ -213,14 +213,15 @@ async def look_up_participants(asked: Asked) -> Answer:
 
 
 VIEWS = [
-    View(path="/projects/lookup/", name="Lookup", handlers={"GET": look_up}),
+    View(path="/projects/lookup/", name="Lookup", handlers={"GET": look_up}, is_polled=True),
     View(path="/projects/", name="Project List", handlers={"GET": listing, "POST": create}),
     View(
         path="/projects/{id}/",
         name="Project Instance",
         handlers={"GET": retrieve, "PUT": replace, "PATCH": patch, "DELETE": delete},
+        is_polled=True,
     ),
-    View(path="/project-participants/lookup/", name="Lookup", handlers={"GET": look_up_participants}),
+    View(path="/project-participants/lookup/", name="Lookup", handlers={"GET": look_up_participants}, is_polled=True),
     View(
         path="/project-participants/",
         name="Project Participant List",
@@ -235,5 +236,6 @@ VIEWS = [
             "PATCH": patch_participant,
             "DELETE": remove_participant,
         },
+        is_polled=True,
     ),
 ]

@@ -18,6 +18,7 @@ _FIELDS: Mapping[str, fields.Reader] = {"name": fields.name, "description": fiel
 
 
 def shown(asked: Asked, site: Site) -> JsonObject:
+    asked.reading.presence = True
     return site_object(site, online=asked.node.presence.is_online(site.id))
 
 
@@ -119,11 +120,12 @@ def _uid(given: Any) -> str:
 
 VIEWS = [
     View(path="/sites/heartbeat/", name="Heartbeat", handlers={"POST": heartbeat}),
-    View(path="/sites/lookup/", name="Lookup", handlers={"GET": look_up}),
+    View(path="/sites/lookup/", name="Lookup", handlers={"GET": look_up}, is_polled=True),
     View(path="/sites/", name="Site List", handlers={"GET": listing, "POST": create}),
     View(
         path="/sites/{id}/",
         name="Site Instance",
         handlers={"GET": retrieve, "PUT": replace, "PATCH": patch, "DELETE": delete},
+        is_polled=True,
     ),
 ]
