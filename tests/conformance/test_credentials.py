@@ -109,7 +109,7 @@ async def expiring_token(relay: RelayProcess, site: Site, seconds: int) -> str:
 
 
 async def test_an_expiring_token_is_announced_and_then_closed_4401(realm: Realm, relay: RelayProcess) -> None:
-    token = await expiring_token(relay, await realm.site(), 4)
+    token = await expiring_token(relay, await realm.site(), 5)
     wire = await with_token(realm, token)
     expires_at = wire.welcome["expires_at"]
     assert TIMESTAMP.fullmatch(expires_at)

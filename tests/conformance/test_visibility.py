@@ -2,7 +2,7 @@
 
 Each action of the matrix makes events in a project with a coordinator and three participants. Who may see each of them
 is said once, in `viewers_of`, from the event itself; then every way of being shown it must give exactly that: live, in
-the journal's replay, and in `history.read`.
+the journal's replay, in `history.read`, and over long poll.
 """
 
 from __future__ import annotations
@@ -163,6 +163,18 @@ async def read(wire: Wire, project: int, after: int, before: int) -> list[Frame]
     return [event for event in found if event["offset"] < before]
 
 
+async def poll(realm: Realm, site: Site, project: int, after: int, before: int) -> list[Frame]:
+    """The same over plain HTTP."""
+    params = {"after": after, "limit": 1000}
+    response = await realm.as_site("GET", f"projects/{project}/events/", site, params=params)
+    assert response.status_code == 200, response.text
+    return [event for event in listed(response.json(), "events") if event["offset"] < before]
+
+
+def without_type(event: Frame) -> Frame:
+    return {name: value for name, value in event.items() if name != "type"}
+
+
 @pytest.mark.parametrize("name", SERVED)
 async def test_every_way_shows_each_site_exactly_what_it_may_see(realm: Realm, name: str) -> None:
     action, kinds = MATRIX[name]
@@ -184,7 +196,9 @@ async def test_every_way_shows_each_site_exactly_what_it_may_see(realm: Realm, n
         replayed = events(await replay.until("event", offset=first_marker + 1))
         assert [event for event in replayed if event["offset"] < first_marker] == expected
         found = await read(replay, team.project, team.head, first_marker)
-        assert [event["offset"] for event in found] == offsets(expected)
+        assert offsets_of(found) == offsets(expected)
+        polled = await poll(realm, site, team.project, team.head, first_marker)
+        assert [without_type(event) for event in polled] == [without_type(event) for event in found]
 
 
 @pytest.mark.parametrize("name", [name for name in MATRIX if name != "files arrive"])
