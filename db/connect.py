@@ -33,7 +33,7 @@ from relay.core.ports import AlreadyThere, StorageUnavailable
 
 Dialect = Literal["sqlite", "postgresql"]
 
-_NAME = re.compile(r"(?<![:\w]):([a-z_]+)")
+_NAME = re.compile(r"(?<![:\w]):([a-z_][a-z0-9_]*)")
 _SQLITE_PRAGMAS = (
     "PRAGMA journal_mode = WAL",
     "PRAGMA synchronous = FULL",
