@@ -134,9 +134,6 @@ MATRIX: Mapping[str, tuple[Action, set[str]]] = {
 }
 """What is done, and the kinds of events that must come of it."""
 
-_UPLOAD = pytest.mark.skip(reason="files come by runs-action/upload/, which is not served yet")
-SERVED = [pytest.param(name, marks=_UPLOAD) if name == "files arrive" else name for name in MATRIX]
-
 
 # The ways of being shown
 
@@ -175,7 +172,7 @@ def without_type(event: Frame) -> Frame:
     return {name: value for name, value in event.items() if name != "type"}
 
 
-@pytest.mark.parametrize("name", SERVED)
+@pytest.mark.parametrize("name", MATRIX)
 async def test_every_way_shows_each_site_exactly_what_it_may_see(realm: Realm, name: str) -> None:
     action, kinds = MATRIX[name]
     team = await realm.team(participants=3)
