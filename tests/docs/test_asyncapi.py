@@ -12,6 +12,7 @@ from jsonschema import Draft7Validator  # type: ignore[import-untyped]
 from relay.core.calls import METHODS
 from relay.core.model import PUBLISHABLE, Kind, Participant, Project, Role, Run, Site
 from relay.core.objects import participation_object, project_object, run_object, site_object
+from relay.core.policy import Reason
 from relay.core.run_states import Status
 from relay.protocol.envelope import SUBPROTOCOL, ClientFrame, ResumeFrom
 from relay.protocol.errors import RECONNECT, CloseCode, ErrorCode
@@ -265,6 +266,10 @@ def test_each_kind_of_the_relays_own_has_its_data_described() -> None:
 def test_the_statuses_stand_at_the_place_of_their_codes() -> None:
     assert schemas()["StatusDisplay"]["enum"] == [status.display for status in sorted(Status)]
     assert (schemas()["StatusCode"]["minimum"], schemas()["StatusCode"]["maximum"]) == (min(Status), max(Status))
+
+
+def test_the_reasons_of_batch_events_are_those_of_the_relay() -> None:
+    assert schemas()["Reason"]["enum"] == list(Reason)
 
 
 def test_the_roles_are_those_of_the_relay() -> None:

@@ -105,6 +105,7 @@ async def events_receipts_and_membership(realm: RecordingRealm) -> None:
 async def a_batch(realm: RecordingRealm) -> None:
     team = await realm.team(tasks=TASKS)
     started = await team.co.call("runs.start", project=team.project, policy={"min_sites": 1, "deadline_s": 3600})
+    team.batch, team.runs = started["batch"], {run["site_uid"]: run for run in started["runs"]}
     run = next(run["id"] for run in started["runs"] if run["site_uid"] == team.participant.uid)
     own = next(run["id"] for run in started["runs"] if run["site_uid"] == team.coordinator.uid)
     await team.pa.call("runs.status", run=run, status="Preparing")
@@ -119,6 +120,23 @@ async def a_batch(realm: RecordingRealm) -> None:
     await team.co.expect("event", kind="batch", data={"reason": "restarted"})
     await team.pa.call("runs.list", project=team.project, active=True)
     await assert_refusals_of_runs(team, run)
+    form = {"run": str(run), "task_seq": "1", "round_seq": "1"}
+    await realm.rest("POST", "runs-action/upload/", GUEST, data=form, files={"logs": ("logs.txt", b"epoch 1")})
+    await team.co.expect("event", kind="file")
+    await realm.rest("PATCH", f"projects/{team.project}/", OWNER, json={"description": "another"})
+    await team.pa.expect("event", kind="project")
+    await a_queued_batch(team)
+
+
+async def a_queued_batch(team: Team) -> None:
+    await team.co.call("runs.stop", project=team.project, batch=team.batch)
+    await team.force("Failed")
+    await team.pa.close()
+    await team.co.expect("presence", state="offline")
+    policy = {"queue_s": 60, "mandatory_sites": [team.participant.uid], "stragglers": "leave_out", "late_join": True}
+    queued = await team.co.call("runs.start", project=team.project, policy=policy)
+    assert queued["queued"] is True
+    await team.co.call("runs.stop", project=team.project, batch=queued["batch"])
 
 
 async def assert_refusals_of_runs(team: Team, run: int) -> None:
@@ -201,7 +219,7 @@ async def test_a_relay_sends_and_answers_what_is_described(own_relay: RelayProce
     assert {frame["type"] for frame in recorder.frames} == types_to_the_client()
     assert recorder.methods == set(METHODS)
     kinds = {frame["kind"] for frame in recorder.frames if frame["type"] == "event"}
-    assert kinds == set(Kind) - {Kind.PROJECT, Kind.FILE}
+    assert kinds == set(Kind)
 
 
 def types_to_the_client() -> set[str]:

@@ -9,6 +9,7 @@ import pytest
 
 from relay.core.keeper import Keeper
 from relay.core.node import Limits
+from relay.core.policy import Reason
 from relay.core.receipts import Receipts
 from relay.core.run_states import TRANSITIONS as RUN_TRANSITIONS
 from relay.core.run_states import Status
@@ -101,6 +102,11 @@ def test_the_table_of_close_codes_says_what_the_code_does() -> None:
     _, *rows = table(PROTOCOL, "close codes")
     assert {CloseCode(int(row[0])): row[2] == "yes" for row in rows} == dict(RECONNECT)
     assert {row[2] for row in rows} == {"yes", "no"}
+
+
+def test_the_table_of_reasons_has_the_relays_reasons() -> None:
+    _, *rows = table(PROTOCOL, "reasons")
+    assert [reason for row in rows for reason in row[0].split(", ")] == list(Reason)
 
 
 def test_the_table_of_run_states_is_the_codes() -> None:
