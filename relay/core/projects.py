@@ -44,6 +44,8 @@ async def create(
             site = await change.tx.sites.get(site_id)
             if site is None:
                 raise unknown_site()
+            if await change.tx.projects.by_name(name) is not None:
+                raise AlreadyThere("the name is taken")  # an insert would find it too, and use up an id
             project = await change.tx.projects.create(
                 name=name, description=description, site_id=site_id, tasks=tasks, now_us=change.now_us
             )
@@ -78,19 +80,19 @@ async def join(
             site = await change.tx.sites.get(site_id)
             if site is None:
                 raise unknown_site()
-            if role is Role.COORDINATOR:
-                await _refuse_coordinator(change, project.id, site_id)
+            await _require_new(change, project.id, site_id, role)
             participant = await _add(change, project.id, site, Role.PARTICIPANT, notes)
     except AlreadyThere:
         raise ReplyError(ErrorCode.EXISTS, "the site takes part in this project already") from None
     return Participation(participant=participant, site=site, project=project)
 
 
-async def _refuse_coordinator(change: Change, project_id: int, site_id: int) -> None:
+async def _require_new(change: Change, project_id: int, site_id: int, role: Role) -> None:
     members = await change.tx.participants.of_project(project_id)
     if any(member.site_id == site_id for member in members):
         raise AlreadyThere("the site takes part")
-    raise ReplyError(ErrorCode.CONFLICT, "the project has a coordinator", {"role": Role.COORDINATOR.display})
+    if role is Role.COORDINATOR:
+        raise ReplyError(ErrorCode.CONFLICT, "the project has a coordinator", {"role": Role.COORDINATOR.display})
 
 
 async def create_or_join(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from relay.core import projects
 from relay.core.model import JsonObject, Project, Role, rfc3339
@@ -27,8 +28,19 @@ def shown(project: Project) -> JsonObject:
 
 
 def tasks_shown(tasks: list[JsonObject]) -> list[JsonObject]:
-    """Tasks as this API shows them: each with a config."""
-    return [task if "config" in task else task | {"config": fields.NO_CONFIG} for task in tasks]
+    """Tasks as this API shows them: each with a config, whose keys stand in the order that they always had."""
+    return [task | {"config": _ordered(task.get("config", fields.NO_CONFIG))} for task in tasks]
+
+
+def _ordered(value: Any) -> Any:
+    """Shorter keys first, then by bytes: what PostgreSQL's jsonb, and so the old router, makes of any order."""
+    match value:
+        case dict():
+            keys = sorted(value, key=lambda key: (len(key.encode()), key.encode()))
+            return {key: _ordered(value[key]) for key in keys}
+        case list():
+            return [_ordered(one) for one in value]
+    return value
 
 
 def participation_shown(asked: Asked, part: Participation) -> JsonObject:
