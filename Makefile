@@ -47,10 +47,12 @@ fix: $(READY) ## format, and mend what lint can mend
 bench: $(READY) ## the benchmarks, each with a peer beside it
 	@$(BIN)/python -m benchmarks
 
-lock: $(READY) ## resolve the dependencies anew, into requirements.lock
+lock: $(READY) ## resolve the dependencies anew, into requirements.lock and, for the image, requirements-server.lock
 	@$(PYTHON) -m venv .venv/lock && .venv/lock/bin/pip install --quiet uv
 	@.venv/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--no-header --all-extras --group dev pyproject.toml -o requirements.lock
+	@.venv/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--no-header --extra server --constraint requirements.lock pyproject.toml -o requirements-server.lock
 
 clean: ## remove what was built; ./data is kept
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info

@@ -26,7 +26,7 @@ from websockets.typing import Subprotocol
 
 from relay.client import Limits, Site
 
-TIMEOUT_S = 5.0
+TIMEOUT_S = 20.0
 UID = "0c6b8f6e-8f5c-4f63-9d0e-0f6d3a3c9a01"
 EPOCH = "e1"
 

@@ -27,7 +27,7 @@ SUBPROTOCOL = "starfish.v1"
 PAYLOAD = "payload"
 """The key under which `decode` puts a binary frame's payload (bytes) beside its header's fields."""
 
-TIMEOUT_S = float(os.environ.get("CONFORMANCE_TIMEOUT_S", "5"))
+TIMEOUT_S = float(os.environ.get("CONFORMANCE_TIMEOUT_S", "20"))
 """How long any single wait may take."""
 
 SHOWN = 20
