@@ -6,6 +6,8 @@ one server a session, started when the first test needs it; each database is a f
 
 from __future__ import annotations
 
+import os
+import random
 import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -25,6 +27,35 @@ DATABASES = ("sqlite", "postgresql")
 # One example may be slow on a machine that is busy with something else: that is no finding.
 settings.register_profile("suite", deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("suite")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--seed", type=int, help="run what is random as it was run with this seed")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The long runs are left out unless `-m` asks for them."""
+    if config.option.markexpr:
+        return
+    left_out = [item for item in items if any(item.get_closest_marker(name) for name in ("soak", "chaos"))]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
+@pytest.fixture
+def seed(request: pytest.FixtureRequest) -> int:
+    """Of the test's randomness. To run one again as it was: `pytest --seed N <its id>`, or SEED=N in the shell."""
+    given: int | None = request.config.getoption("--seed")
+    chosen = given if given is not None else int(os.environ.get("SEED") or random.randrange(2**32))
+    request.node.add_report_section("setup", "seed", f"--seed {chosen}")
+    return chosen
+
+
+@pytest.fixture
+def rng(seed: int) -> random.Random:
+    """The test's randomness, by its seed."""
+    return random.Random(seed)
 
 
 def pytest_configure() -> None:

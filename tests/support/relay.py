@@ -22,6 +22,8 @@ START_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 20.0
 CLI_TIMEOUT_S = 30.0
 
+_CLOCK = Path(__file__).parent / "clock"
+
 _SETTINGS = ("STARFISH_", "DATABASE_URL")
 """What of the environment would configure a relay: none of it reaches the one under test unless a test says so."""
 
@@ -138,6 +140,10 @@ class RelayProcess:
         except subprocess.TimeoutExpired:
             self.kill()
             raise AssertionError(f"the relay did not end within {timeout_s:.0f} s of SIGTERM:\n{self.log}") from None
+
+    def set_clock(self, ahead_s: float) -> None:
+        """From the next start on, the relay's clock of the day is so many seconds ahead of everybody else's."""
+        self.settings |= {"PYTHONPATH": str(_CLOCK), "CLOCK_AHEAD_S": str(ahead_s)}
 
     def restart(self) -> None:
         """Drain, end, and start again on the same port and data."""
