@@ -23,6 +23,9 @@ from relay.core.model import Participant, Role, Run
 from relay.core.node import Node
 from relay.core.run_states import Status
 
+ON_THE_WAY_US = 2_000_000
+"""How much later than it was read a coordinator may act on what a poll has shown."""
+
 LATER = frozenset({Status.RUNNING, Status.PENDING_SUCCESS, Status.PENDING_AGGREGATING, Status.AGGREGATING})
 
 
@@ -40,8 +43,13 @@ def shown(run: Run, now_us: int, dwell_us: int) -> Status:
 
 
 def repeats_start(batch: Sequence[Run], now_us: int, dwell_us: int) -> bool:
-    """Whether Running has been said to this batch already, while polls still show that all of it prepares."""
-    return all(run.status in LATER and shown(run, now_us, dwell_us) is Status.PREPARING for run in batch)
+    """Whether Running has been said to this batch already, while polls still show, or just showed, that all of it
+    prepares. Where nothing is shown late (`dwell_us` 0), nothing is said again by mistake.
+    """
+    read_us = now_us - ON_THE_WAY_US
+    return dwell_us > 0 and all(
+        run.status in LATER and shown(run, read_us, dwell_us) is Status.PREPARING for run in batch
+    )
 
 
 # --- reading
