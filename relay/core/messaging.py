@@ -198,9 +198,9 @@ def settle(node: Node, hub: Hub, member: Member, offset: int) -> None:
     node.keeper.acknowledged(member.site_id, hub.project_id, offset)
     for entry in node.receipts.settle(hub.project_id, member, offset):
         frame = frames.text({"type": "receipt", "project": hub.project_id, "offset": entry.offset, "site": member.uid})
-        for session in tuple(node.sessions.get(entry.draft.sender_id or 0, ())):
-            if hub.project_id in session.outbox.lanes:
-                session.outbox.transient(("receipt", hub.project_id, entry.offset, member.site_id), frame)
+        for lane in tuple(hub.lanes):
+            if lane.member.site_id == entry.draft.sender_id:
+                lane.pass_by(("receipt", hub.project_id, entry.offset, member.site_id), frame)
 
 
 async def history(

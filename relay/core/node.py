@@ -28,7 +28,7 @@ from relay.core.ports import StorageUnavailable, Store, Tx
 from relay.core.presence import Presence, PresenceLimits
 from relay.core.rate import Bucket, Gate, RateLimits, site_buckets
 from relay.core.receipts import Receipts
-from relay.core.session import Session
+from relay.core.session import Identity, Session
 from relay.core.writer import JournalWriter, WriterLimits
 from relay.protocol.errors import unknown_project
 
@@ -418,12 +418,13 @@ class Node:
     # --- credentials
 
     async def recheck_sessions(self) -> None:
-        """Credentials may have changed: close the sessions whose token, site or user is no longer good."""
-        sessions = list(self.all_sessions())
-        if not sessions:
+        """Credentials may have changed: end the sessions and readers whose token, site or user is no longer good."""
+        sessions, readers = list(self.all_sessions()), list(self.readers)
+        identities: list[Session | Identity] = [*sessions, *(reader.identity for reader in readers)]
+        if not identities:
             return
-        token_ids = list({session.token_id for session in sessions if session.token_id is not None})
-        site_ids = list({session.site.id for session in sessions})
+        token_ids = list({identity.token_id for identity in identities if identity.token_id is not None})
+        site_ids = list({identity.site.id for identity in identities})
         try:
             async with self.store.snapshot() as tx:
                 bad_tokens = await tx.tokens.invalid_among(token_ids, self.now_us())
@@ -436,6 +437,9 @@ class Node:
                 session.close_gone()
             elif session.token_id in bad_tokens:
                 session.close_unauthenticated()
+        for reader in readers:
+            if reader.identity.site.id in bad_sites or reader.identity.token_id in bad_tokens:
+                reader.end()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

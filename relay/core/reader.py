@@ -15,6 +15,7 @@ from relay.core import access
 from relay.core.hub import Hub, Member, Shown
 from relay.core.model import Entry
 from relay.core.node import Node
+from relay.core.session import Identity
 
 _PAGE = 256
 
@@ -24,7 +25,8 @@ class Reader:
 
     session_id = None
 
-    def __init__(self, node: Node, hub: Hub, member: Member, position: int) -> None:
+    def __init__(self, node: Node, identity: Identity, hub: Hub, member: Member, position: int) -> None:
+        self.identity = identity
         self.hub = hub
         self.member = member
         self.position = position
@@ -111,9 +113,9 @@ class Reader:
 
 
 @contextmanager
-def following(node: Node, hub: Hub, member: Member, position: int) -> Iterator[Reader]:
+def following(node: Node, identity: Identity, hub: Hub, member: Member, position: int) -> Iterator[Reader]:
     """A reader on the hub for as long as the block."""
-    reader = Reader(node, hub, member, position)
+    reader = Reader(node, identity, hub, member, position)
     hub.lanes.add(reader)
     node.readers.add(reader)
     try:

@@ -25,7 +25,8 @@ from relay.core.rounds import Rounds
 from relay.protocol.errors import ReplyError
 from relay.web import legacy
 from relay.web.auth import Authenticator
-from relay.web.events import EventDoor
+from relay.web.calls import CallDoor
+from relay.web.events import KEEP_ALIVE_S, EventDoor
 from relay.web.health import Health
 from relay.web.replies import Json, error_response
 from relay.web.socket import SocketDoor
@@ -107,7 +108,8 @@ def _relay(node: Node, auth: Authenticator, settings: Settings) -> Relay:
         routes=[
             WebSocketRoute(SOCKET_PATH, door.serve),
             *health.routes(),
-            *EventDoor(node, auth).routes(),
+            *EventDoor(node, auth, lambda: door.draining, min(KEEP_ALIVE_S, settings.ping_interval_s)).routes(),
+            *CallDoor(node, auth, settings.ping_interval_s).routes(),
             *legacy.routes(node, auth, settings, LocalFiles(settings.data_dir / "files")),
         ],
         exception_handlers={ReplyError: _refused},

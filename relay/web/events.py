@@ -15,7 +15,7 @@ import asyncio
 import base64
 import binascii
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -35,13 +35,13 @@ from relay.protocol.envelope import Publish
 from relay.protocol.errors import ErrorCode, ReplyError, invalid, unknown_project
 from relay.protocol.position import MAX_OFFSET, judge_resume
 from relay.web.auth import Authenticator
-from relay.web.replies import Json, error_response
+from relay.web.replies import Json, answering, read_body
 
 API = "/starfish/api/v1"
 MAX_LIMIT = 1000
 MAX_WAIT_S = 60.0
 KEEP_ALIVE_S = 15.0
-"""A comment on an event stream at least this often: proxies cut what is idle for 60 s."""
+"""The longest that an event stream is silent, by default: proxies cut what is idle for 60 s."""
 
 _LAST_EVENT_ID = re.compile(r"([\w.-]{1,64}):(\d{1,19})")
 
@@ -64,32 +64,29 @@ class AckBody(msgspec.Struct):
 
 
 class EventDoor:
-    """See the module."""
+    """See the module.
 
-    def __init__(self, node: Node, auth: Authenticator) -> None:
+    Args:
+        keep_alive_s: a comment goes on an event stream on which nothing was sent for so long.
+        is_draining: whether the relay is about to end: nothing new is begun then.
+    """
+
+    def __init__(
+        self, node: Node, auth: Authenticator, is_draining: Callable[[], bool], keep_alive_s: float = KEEP_ALIVE_S
+    ) -> None:
         self._node = node
         self._auth = auth
+        self._is_draining = is_draining
+        self._keep_alive_s = keep_alive_s
 
     def routes(self) -> list[BaseRoute]:
         project = API + "/projects/{project}"
         return [
-            Route(f"{project}/events/", self._answering(self.read), methods=["GET"]),
-            Route(f"{project}/events/", self._answering(self.publish), methods=["POST"]),
-            Route(f"{project}/events/{{offset}}/payload/", self._answering(self.payload), methods=["GET"]),
-            Route(f"{project}/ack/", self._answering(self.ack), methods=["POST"]),
+            Route(f"{project}/events/", answering(self.read), methods=["GET"]),
+            Route(f"{project}/events/", answering(self.publish), methods=["POST"]),
+            Route(f"{project}/events/{{offset}}/payload/", answering(self.payload), methods=["GET"]),
+            Route(f"{project}/ack/", answering(self.ack), methods=["POST"]),
         ]
-
-    @staticmethod
-    def _answering(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
-        """A refusal is an answer in this API's own form."""
-
-        async def answer(request: Request) -> Response:
-            try:
-                return await handler(request)
-            except ReplyError as error:
-                return error_response(error)
-
-        return answer
 
     @asynccontextmanager
     async def _member(self, request: Request) -> AsyncIterator[tuple[Identity, Hub, Member]]:
@@ -110,19 +107,22 @@ class EventDoor:
     # --- reading
 
     async def read(self, request: Request) -> Response:
+        if self._is_draining():
+            raise ReplyError(ErrorCode.DRAINING, "the relay restarts; try again", {"retry_after": 1})
         async with AsyncExitStack() as stack:
             identity, hub, member = await stack.enter_async_context(self._member(request))
             position = await self._position(request, identity, hub, member)
-            reader = stack.enter_context(following(self._node, hub, member, position))
-            if "text/event-stream" in request.headers.get("accept", ""):
-                return StreamingResponse(
-                    self._stream(stack.pop_all(), reader, identity),
-                    media_type="text/event-stream",
-                    headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
-                )
-            return await self._poll(request, reader)
+            reader = stack.enter_context(following(self._node, identity, hub, member, position))
+            headers = {"X-Starfish-Epoch": hub.epoch, "X-Starfish-From": str(position), "Cache-Control": "no-store"}
+            if "text/event-stream" not in request.headers.get("accept", ""):
+                return await self._poll(request, reader, headers)
+            return StreamingResponse(
+                self._stream(stack.pop_all(), reader, identity),
+                media_type="text/event-stream",
+                headers=headers | {"X-Accel-Buffering": "no"},
+            )
 
-    async def _poll(self, request: Request, reader: Reader) -> Response:
+    async def _poll(self, request: Request, reader: Reader, headers: dict[str, str]) -> Response:
         limit = _number(request, "limit", 100, least=1, most=MAX_LIMIT)
         wait_s = _number(request, "wait", 0, least=0, most=MAX_WAIT_S)
         self._node.presence.heartbeat(reader.member.site_id, alive=True)
@@ -136,8 +136,8 @@ class EventDoor:
             wait_s -= _now() - before
         if not reader.is_member:
             raise unknown_project()
-        headers = {"X-Starfish-Epoch": reader.hub.epoch, "X-Starfish-Offset": str(reader.position)}
-        return Json({"events": [self._shown(entry) for entry in entries]}, headers=headers)
+        events = [self._shown(entry) for entry in entries]
+        return Json({"events": events}, headers=headers | {"X-Starfish-Offset": str(reader.position)})
 
     async def _stream(self, stack: AsyncExitStack, reader: Reader, identity: Identity) -> AsyncIterator[bytes]:
         """An event stream, until the client leaves, the site leaves the project, or the relay stops."""
@@ -145,17 +145,24 @@ class EventDoor:
             self._node.presence.session_opened(identity.site.id)
             stack.callback(self._node.presence.session_closed, identity.site.id, clean=False)
             yield b": welcome\n\n"
+            silent_since = _now()
             while not reader.ended and self._is_good(identity):
-                for entry in await reader.page(MAX_LIMIT):
-                    data = codec.encode(self._shown(entry))
-                    yield b"id: %s:%d\ndata: %s\n\n" % (reader.hub.epoch.encode(), entry.offset or 0, data)
-                for frame in reader.passing():
-                    yield b"data: %s\n\n" % _as_text(frame)
+                async for piece in self._pieces(reader):
+                    yield piece
+                    silent_since = _now()
                 if not reader.is_member:
                     yield b'data: {"type":"unsubscribed","project":%d,"reason":"left"}\n\n' % reader.hub.project_id
                     return
-                if not await reader.news(KEEP_ALIVE_S):
+                if not await reader.news(max(0.0, silent_since + self._keep_alive_s - _now())):
                     yield b":\n\n"
+                    silent_since = _now()
+
+    async def _pieces(self, reader: Reader) -> AsyncIterator[bytes]:
+        for entry in await reader.page(MAX_LIMIT):
+            mark = b"id: %s:%d\n" % (reader.hub.epoch.encode(), entry.offset or 0)
+            yield mark + _data(codec.encode(self._shown(entry)))
+        for frame in reader.passing():
+            yield _data(_as_text(frame))
 
     def _is_good(self, identity: Identity) -> bool:
         return identity.expires_us is None or identity.expires_us > self._node.now_us()
@@ -192,7 +199,7 @@ class EventDoor:
     async def publish(self, request: Request) -> Response:
         async with self._member(request) as (_, hub, member):
             limits = self._node.limits
-            body = await _body(request, PublishBody, limits.payload_bytes * 4 // 3 + limits.text_bytes)
+            body = await read_body(request, PublishBody, limits.payload_bytes * 4 // 3 + limits.text_bytes)
             payload = None if body.payload is None else _decode(body.payload)
             size, limit = (
                 (len(payload), limits.payload_bytes)
@@ -220,25 +227,11 @@ class EventDoor:
 
     async def ack(self, request: Request) -> Response:
         async with self._member(request) as (_, hub, member):
-            body = await _body(request, AckBody, 4096)
+            body = await read_body(request, AckBody, 4096)
             if not 0 <= body.offset <= MAX_OFFSET:
                 raise invalid(offset="0 or more")
             messaging.settle(self._node, hub, member, body.offset)
         return Response(status_code=204)
-
-
-async def _body(request: Request, form: type[Any], limit: int) -> Any:
-    """A JSON body. Raises `ReplyError`: `too_large`, `invalid`."""
-    chunks, size = [], 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > limit:
-            raise ReplyError(ErrorCode.TOO_LARGE, f"a body has at most {limit} bytes", {"limit": limit})
-        chunks.append(chunk)
-    try:
-        return msgspec.json.decode(b"".join(chunks), type=form)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise invalid(body=str(error) or type(error).__name__) from None
 
 
 def _decode(text: str) -> bytes:
@@ -257,8 +250,13 @@ def _number(request: Request, name: str, default: float, *, least: float, most: 
     return int(text)
 
 
+def _data(message: bytes) -> bytes:
+    """A message as the data of one event. What a site published may have line ends between its tokens."""
+    return b"".join(b"data: %s\n" % line for line in message.splitlines()) + b"\n"
+
+
 def _as_text(frame: bytes) -> bytes:
-    """The message of a prepared WebSocket frame, on one line; a binary event has its payload as base64."""
+    """The message of a prepared WebSocket frame; a binary event has its payload as base64."""
     message, is_binary = frames.message_of(frame)
     if not is_binary:
         return message

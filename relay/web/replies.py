@@ -1,14 +1,19 @@
-"""Errors as HTTP answers, for everything but the polling API: `{"error": {"code", "message", "details"}}`."""
+"""Bodies and answers of everything but the polling API. Errors are `{"error": {"code", "message", "details"}}`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import msgspec
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from relay.protocol.errors import ErrorCode, ReplyError
+from relay.protocol.errors import ErrorCode, ReplyError, invalid
+
+log = logging.getLogger(__name__)
 
 STATUS: Mapping[ErrorCode, int] = {
     ErrorCode.BAD_FRAME: 400,
@@ -57,3 +62,39 @@ def error_response(error: ReplyError) -> Json:
     if status in (429, 503):
         headers["Retry-After"] = str(int(error.details.get("retry_after", RETRY_AFTER_S)))
     return Json({"error": body}, status, headers)
+
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+def answering(handler: Handler) -> Handler:
+    """The handler, with what it raises as an answer in this API's own form."""
+
+    async def answer(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except ReplyError as error:
+            return error_response(error)
+        except ClientDisconnect:
+            raise
+        except Exception:
+            incident = uuid.uuid4().hex
+            log.exception("request failed", extra={"incident": incident})
+            failure = ReplyError(ErrorCode.INTERNAL, "the relay failed; its log has the id", {"id": incident})
+            return error_response(failure)
+
+    return answer
+
+
+async def read_body(request: Request, form: type[Any], limit: int) -> Any:
+    """A JSON body. Raises `ReplyError`: `too_large`, `invalid`."""
+    chunks, size = [], 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > limit:
+            raise ReplyError(ErrorCode.TOO_LARGE, f"a body has at most {limit} bytes", {"limit": limit})
+        chunks.append(chunk)
+    try:
+        return msgspec.json.decode(b"".join(chunks), type=form)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise invalid(body=str(error) or type(error).__name__) from None
