@@ -16,12 +16,12 @@ from __future__ import annotations
 import asyncio
 import re
 import sqlite3
-from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 import aiosqlite
 import asyncpg
@@ -32,6 +32,7 @@ from databases.core import Connection as PoolConnection
 from relay.core.ports import AlreadyThere, StorageUnavailable
 
 Dialect = Literal["sqlite", "postgresql"]
+Result = TypeVar("Result")
 
 _NAME = re.compile(r"(?<![:\w]):([a-z_][a-z0-9_]*)")
 _SQLITE_PRAGMAS = (
@@ -137,6 +138,16 @@ class Database:
         """A writer on which each statement is its own transaction."""
         async with self._bracket(self._backend.writer(), None) as connection:
             yield connection
+
+    async def transact(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
+        """On SQLite alone: a read-write transaction as one function, on the connection's thread.
+
+        One hop to the thread and back, where `transaction` takes one for each statement. It comes to its end in any
+        case: with the caller cancelled, it still commits, or rolls back if it raises.
+        """
+        async with self.autocommit() as connection:
+            assert isinstance(connection, _SqliteConnection), "PostgreSQL has no thread to go to"
+            return await connection.transact(work)
 
     async def changed_elsewhere(self) -> bool:
         """Whether another process has committed since this was last asked. On SQLite only; cheap, but a query."""
@@ -249,11 +260,29 @@ class _SqliteConnection:
     async def fetch_positional(self, sql: str, *values: object) -> Sequence[Row]:
         return list(await self._raw.execute_fetchall(sql, values))
 
+    async def transact(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
+        # aiosqlite's public methods are one statement each. What it is to do next waits in the thread's own queue.
+        result: Result = await self._raw._execute(_in_transaction, self._raw._conn, work)  # type: ignore[no-untyped-call]
+        return result
+
     async def settle(self) -> None:
         """Leave no transaction open. A cancelled statement may still be queued in the thread: wait behind it first."""
         await self._raw.execute_fetchall("SELECT 1")
         if self._raw.in_transaction:
             await self._raw.execute_fetchall("ROLLBACK")
+
+
+def _in_transaction(raw: sqlite3.Connection, work: Callable[[sqlite3.Connection], Result]) -> Result:
+    """Runs in the connection's thread."""
+    raw.execute(_Sqlite.BEGIN_WRITE)
+    try:
+        result = work(raw)
+        raw.execute("COMMIT")
+    except BaseException:
+        if raw.in_transaction:
+            raw.execute("ROLLBACK")
+        raise
+    return result
 
 
 class _SqliteLease:

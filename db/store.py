@@ -10,11 +10,11 @@ from db.accounts import Groups, Keys, Sites, Tokens, Users
 from db.connect import Connection, Database
 from db.cursors import Cursors, Progress
 from db.files import Files
-from db.journal import APPEND_AT_ONCE, Journal, at_once_arguments
+from db.journal import Journal, append_at_once, append_counting_up
 from db.policies import Policies
 from db.projects import Participants, Projects
 from db.runs import Runs
-from relay.core.model import Draft, Entry
+from relay.core.model import Draft
 from relay.protocol.position import JournalBounds
 
 
@@ -98,33 +98,7 @@ class Store:
             await connection.fetch_one("SELECT 1 AS one")
 
     async def append_fast(self, drafts: Mapping[int, Sequence[Draft]], now_us: int) -> dict[int, JournalBounds]:
-        if self.database.dialect == "postgresql":
-            return await self._append_at_once(drafts, now_us)
-        async with self.database.transaction() as connection:
-            return await _append_counting_up(Journal(connection), drafts, now_us)
-
-    async def _append_at_once(self, drafts: Mapping[int, Sequence[Draft]], now_us: int) -> dict[int, JournalBounds]:
+        if self.database.dialect == "sqlite":
+            return await self.database.transact(lambda raw: append_counting_up(raw, drafts, now_us))
         async with self.database.autocommit() as connection:
-            rows = await connection.fetch_positional(APPEND_AT_ONCE, *at_once_arguments(drafts, now_us))
-        return {
-            row["project_id"]: JournalBounds(epoch=row["epoch"], head=row["head"], oldest=row["oldest"]) for row in rows
-        }
-
-
-async def _append_counting_up(
-    journal: Journal, drafts: Mapping[int, Sequence[Draft]], now_us: int
-) -> dict[int, JournalBounds]:
-    bounds: dict[int, JournalBounds] = {}
-    entries: list[Entry] = []
-    for project_id, of_project in sorted(drafts.items()):
-        after = await journal.count_up(project_id, len(of_project))
-        if after is None:
-            continue
-        bounds[project_id] = after
-        first = after.head - len(of_project) + 1
-        entries += [
-            Entry(project_id=project_id, offset=offset, at_us=now_us, draft=draft)
-            for offset, draft in enumerate(of_project, start=first)
-        ]
-    await journal.insert(entries)
-    return bounds
+            return await append_at_once(connection, drafts, now_us)
