@@ -27,7 +27,6 @@ import aiosqlite
 import asyncpg
 from databases import Database as Pool
 from databases import DatabaseURL
-from databases.core import Connection as PoolConnection
 
 from relay.core.ports import AlreadyThere, StorageUnavailable
 
@@ -124,20 +123,25 @@ class Database:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
         """A read-write transaction: commits at the end of the block, rolls back when it raises or is cancelled."""
-        async with self._bracket(self._backend.writer(), self._backend.BEGIN_WRITE) as connection:
+        async with _bracket(self._backend.writer(), self._backend.BEGIN_WRITE) as connection:
             yield connection
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Connection]:
         """A read-only transaction in which every query sees the same state."""
-        async with self._bracket(self._backend.reader(), self._backend.BEGIN_READ) as connection:
+        async with _bracket(self._backend.reader(), self._backend.BEGIN_READ) as connection:
             yield connection
 
     @asynccontextmanager
     async def autocommit(self) -> AsyncIterator[Connection]:
-        """A writer on which each statement is its own transaction."""
-        async with self._bracket(self._backend.writer(), None) as connection:
-            yield connection
+        """A writer on which each statement is its own transaction. It may be a moment until others have it again."""
+        lease = self._backend.writer()
+        with _named_errors():
+            connection = await lease.take()
+            try:
+                yield connection
+            finally:
+                lease.let_go()  # what was asked for is done and durable: nobody waits for the way back
 
     async def transact(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
         """On SQLite alone: a read-write transaction as one function, on the connection's thread.
@@ -145,9 +149,9 @@ class Database:
         One hop to the thread and back, where `transaction` takes one for each statement. It comes to its end in any
         case: with the caller cancelled, it still commits, or rolls back if it raises.
         """
-        async with self.autocommit() as connection:
-            assert isinstance(connection, _SqliteConnection), "PostgreSQL has no thread to go to"
-            return await connection.transact(work)
+        assert isinstance(self._backend, _Sqlite), "PostgreSQL has no thread to go to"
+        with _named_errors():
+            return await self._backend.transact(work)
 
     async def changed_elsewhere(self) -> bool:
         """Whether another process has committed since this was last asked. On SQLite only; cheap, but a query."""
@@ -161,21 +165,6 @@ class Database:
     def files(self) -> tuple[Path, ...]:
         """The files of a SQLite database; none for PostgreSQL."""
         return self._backend.files if isinstance(self._backend, _Sqlite) else ()
-
-    @asynccontextmanager
-    async def _bracket(self, lease: _Lease, begin: str | None) -> AsyncIterator[Connection]:
-        with _named_errors():
-            connection = await lease.take()
-            try:
-                if begin is not None:
-                    await connection.execute(begin)
-                yield connection
-                if begin is not None:
-                    await _to_its_end(connection.execute("COMMIT"))
-            except BaseException:
-                await _to_its_end(lease.give_back(rollback=begin is not None))
-                raise
-            await _to_its_end(lease.give_back(rollback=False))
 
 
 class _named_errors:  # noqa: N801 - reads as a statement
@@ -233,6 +222,22 @@ class _Lease(Protocol):
 
     async def take(self) -> Connection: ...
     async def give_back(self, *, rollback: bool) -> None: ...
+    def let_go(self) -> None:
+        """Give it back without waiting for it, with no transaction open."""
+
+
+@asynccontextmanager
+async def _bracket(lease: _Lease, begin: str) -> AsyncIterator[Connection]:
+    with _named_errors():
+        connection = await lease.take()
+        try:
+            await connection.execute(begin)
+            yield connection
+            await _to_its_end(connection.execute("COMMIT"))
+        except BaseException:
+            await _to_its_end(lease.give_back(rollback=True))
+            raise
+        await _to_its_end(lease.give_back(rollback=False))
 
 
 # --- SQLite
@@ -285,15 +290,34 @@ def _in_transaction(raw: sqlite3.Connection, work: Callable[[sqlite3.Connection]
     return result
 
 
-class _SqliteLease:
-    def __init__(self, free: asyncio.Queue[_SqliteConnection], timeout_s: float) -> None:
-        self._free = free
+class _Free:
+    """Connections that nobody uses. Who waits for one gets it in the order of asking.
+
+    A queue would not do: whoever gives back and takes again at once would always be first.
+    """
+
+    def __init__(self, timeout_s: float) -> None:
+        self._connections: list[_SqliteConnection] = []
+        self._count = asyncio.Semaphore(0)
         self._timeout_s = timeout_s
+
+    async def take(self) -> _SqliteConnection:
+        async with asyncio.timeout(self._timeout_s):
+            await self._count.acquire()
+        return self._connections.pop()
+
+    def put(self, connection: _SqliteConnection) -> None:
+        self._connections.append(connection)
+        self._count.release()
+
+
+class _SqliteLease:
+    def __init__(self, free: _Free) -> None:
+        self._free = free
         self._taken: _SqliteConnection | None = None
 
-    async def take(self) -> Connection:
-        async with asyncio.timeout(self._timeout_s):
-            self._taken = await self._free.get()
+    async def take(self) -> _SqliteConnection:
+        self._taken = await self._free.take()
         return self._taken
 
     async def give_back(self, *, rollback: bool) -> None:
@@ -304,7 +328,12 @@ class _SqliteLease:
             if rollback:
                 await connection.settle()
         finally:
-            self._free.put_nowait(connection)
+            self._free.put(connection)
+
+    def let_go(self) -> None:
+        # Even if the thread is still at it: what is asked of the connection next waits behind it.
+        if self._taken is not None:
+            self._free.put(self._taken)
 
 
 class _Sqlite:
@@ -316,8 +345,8 @@ class _Sqlite:
         self._path = Path(DatabaseURL(url).database)
         self.files = (self._path, self._path.with_name(self._path.name + "-wal"))
         self._limits = limits
-        self._writers: asyncio.Queue[_SqliteConnection] = asyncio.Queue()
-        self._readers: asyncio.Queue[_SqliteConnection] = asyncio.Queue()
+        self._writers = _Free(limits.acquire_timeout_s)
+        self._readers = _Free(limits.acquire_timeout_s)
         self._keepers: list[asyncio.Task[None]] = []
         self._stop = asyncio.Event()
 
@@ -344,16 +373,24 @@ class _Sqlite:
             await self._pool.disconnect()
 
     def writer(self) -> _SqliteLease:
-        return _SqliteLease(self._writers, self._limits.acquire_timeout_s)
+        return _SqliteLease(self._writers)
 
     def reader(self) -> _SqliteLease:
-        return _SqliteLease(self._readers, self._limits.acquire_timeout_s)
+        return _SqliteLease(self._readers)
 
-    async def _hold(self, free: asyncio.Queue[_SqliteConnection], pragmas: Sequence[str]) -> None:
+    async def transact(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
+        lease = self.writer()
+        connection = await lease.take()
+        try:
+            return await connection.transact(work)
+        finally:
+            lease.let_go()
+
+    async def _hold(self, free: _Free, pragmas: Sequence[str]) -> None:
         """Open a connection and keep it: `databases` ties a connection to the task that opened it."""
         opened: asyncio.Future[_SqliteConnection] = asyncio.get_running_loop().create_future()
         self._keepers.append(asyncio.create_task(self._keep(opened, pragmas), name="sqlite-connection"))
-        free.put_nowait(await opened)
+        free.put(await opened)
 
     async def _keep(self, opened: asyncio.Future[_SqliteConnection], pragmas: Sequence[str]) -> None:
         try:
@@ -390,7 +427,7 @@ def _numbered(sql: str) -> tuple[str, tuple[str, ...]]:
 class _PostgresConnection:
     dialect: Dialect = "postgresql"
 
-    def __init__(self, raw: asyncpg.Connection) -> None:
+    def __init__(self, raw: asyncpg.Connection | asyncpg.pool.PoolConnectionProxy) -> None:
         self.raw = raw
 
     async def execute(self, sql: str, values: Mapping[str, Any] | None = None) -> None:
@@ -419,17 +456,19 @@ class _PostgresConnection:
         return rows
 
 
+_ON_THE_WAY_BACK: set[asyncio.Task[None]] = set()
+"""So that they are not forgotten (the loop holds tasks weakly). Closing the pool waits for what is out."""
+
+
 class _PostgresLease:
-    def __init__(self, pool: Pool, timeout_s: float) -> None:
-        # Not `pool.connection()`: that is the task's one, so that a snapshot within a transaction would end it.
-        self._held = PoolConnection(pool, pool._backend)
+    def __init__(self, pool: asyncpg.Pool, timeout_s: float) -> None:
+        self._pool = pool
         self._timeout_s = timeout_s
-        self._raw: asyncpg.Connection | None = None
+        self._raw: asyncpg.pool.PoolConnectionProxy | None = None
 
     async def take(self) -> Connection:
         async with asyncio.timeout(self._timeout_s):
-            await self._held.__aenter__()
-        self._raw = self._held.raw_connection
+            self._raw = await self._pool.acquire()
         return _PostgresConnection(self._raw)
 
     async def give_back(self, *, rollback: bool) -> None:
@@ -445,7 +484,12 @@ class _PostgresLease:
         finally:
             # What was asked of it is done by now. If it breaks on its way back, the pool makes a new one.
             with suppress(asyncpg.InternalClientError, *_UNAVAILABLE):
-                await self._held.__aexit__(None, None, None)
+                await self._pool.release(raw)
+
+    def let_go(self) -> None:
+        task = asyncio.create_task(self.give_back(rollback=False), name="connection-back")
+        _ON_THE_WAY_BACK.add(task)
+        task.add_done_callback(_ON_THE_WAY_BACK.discard)
 
 
 async def _keep_as_it_is(_connection: asyncpg.Connection) -> None:
@@ -481,6 +525,8 @@ class _Postgres:
                 await self._pool.disconnect()
 
     def writer(self) -> _PostgresLease:
-        return _PostgresLease(self._pool, self._limits.acquire_timeout_s)
+        # Not `Pool.connection()`: that is the task's one, so that a snapshot within a transaction would end it.
+        # The driver's own pool also takes a third of the time, which every publish waits for.
+        return _PostgresLease(self._pool._backend._pool, self._limits.acquire_timeout_s)
 
     reader = writer

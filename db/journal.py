@@ -6,7 +6,6 @@ before 8 exists, and never look back (Marten and EventStoreDB on PostgreSQL desc
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -156,7 +155,7 @@ def _columns(drafts: Mapping[int, Sequence[Draft]]) -> Iterable[list[object]]:
         [draft.sender_uid for draft in events],
         [draft.run for draft in events],
         [draft.batch for draft in events],
-        [None if draft.audience is None else json.dumps(sorted(draft.audience)) for draft in events],
+        [records.audience(draft) for draft in events],
         [draft.receipts for draft in events],
         [draft.payload is not None for draft in events],
         [draft.payload if draft.payload is not None else draft.data or b"null" for draft in events],

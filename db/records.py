@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
+
 from db.connect import Row
 from relay.core.model import Draft, Entry, File, Group, Kind, Participant, Project, Role, Run, Site, Token, User
 from relay.core.run_states import Status
@@ -148,6 +150,10 @@ def entry(row: Row) -> Entry:
     )
 
 
+def audience(draft: Draft) -> str | None:
+    return None if draft.audience is None else msgspec.json.encode(sorted(draft.audience)).decode()
+
+
 def event_values(entry: Entry) -> dict[str, Any]:
     """The other way: an entry as the values of its row in `events`."""
     draft = entry.draft
@@ -163,7 +169,7 @@ def event_values(entry: Entry) -> dict[str, Any]:
         "run": draft.run,
         "batch": draft.batch,
         "at_us": entry.at_us,
-        "audience": None if draft.audience is None else dump(sorted(draft.audience)),
+        "audience": audience(draft),
         "receipts": draft.receipts,
         "is_binary": draft.payload is not None,
         "size": len(body),

@@ -7,7 +7,7 @@ Times are integers: microseconds since 1970-01-01T00:00:00Z, named `*_us`. On th
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -237,8 +237,9 @@ class Appended:
     duplicate: bool
 
 
+_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - UTC, without saying it: `Z` is shorter than `+00:00`
+
+
 def rfc3339(at_us: int) -> str:
     """`1764064800123456` → `2025-11-25T10:00:00.123456Z`: always six digits, always Z."""
-    seconds, micros = divmod(at_us, 1_000_000)
-    moment = datetime.fromtimestamp(seconds, UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{micros:06d}Z"
+    return f"{(_EPOCH + timedelta(microseconds=at_us)).isoformat(timespec='microseconds')}Z"

@@ -40,9 +40,11 @@ class Bucket:
 
     def wait(self, amount: float, now: float) -> float:
         """Seconds until `amount` could be taken; 0 if it can now. More than the burst waits for a full bucket."""
-        self._level = min(self.burst, self._level + (now - self._at) * self.rate)
+        level = self._level + (now - self._at) * self.rate
+        self._level = level = min(self.burst, level)
         self._at = now
-        return max(0.0, (min(amount, self.burst) - self._level) / self.rate)
+        missing = min(self.burst, amount) - level
+        return missing / self.rate if missing > 0.0 else 0.0
 
     def take(self, amount: float) -> None:
         """Take it, after `wait` said 0. The level may go below nothing for what is more than the burst."""
@@ -67,13 +69,16 @@ class Gate:
         Raises:
             SessionClosed: with 4429, when it has been said too often.
         """
-        wait_s = max(bucket.wait(1, now) for bucket in self._frames)
-        wait_s = max(wait_s, *(bucket.wait(size, now) for bucket in self._bytes))
+        own_frames, site_frames = self._frames
+        own_bytes, site_bytes = self._bytes
+        wait_s = max(
+            own_frames.wait(1, now), site_frames.wait(1, now), own_bytes.wait(size, now), site_bytes.wait(size, now)
+        )
         if wait_s == 0.0:
-            for bucket in self._frames:
-                bucket.take(1)
-            for bucket in self._bytes:
-                bucket.take(size)
+            own_frames.take(1)
+            site_frames.take(1)
+            own_bytes.take(size)
+            site_bytes.take(size)
             return None
         self._count(now)
         after = round(wait_s + 0.001, 3)
