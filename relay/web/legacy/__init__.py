@@ -7,7 +7,7 @@ and sites with a session see it at once. What may be done is decided in `relay.c
     bodies     JSON and forms → data            fields    data → values, or the reasons why not
     answers    refusals of the core → the words that controllers know
     polls      answers that are kept until they change                uploads   files, streamed to the store
-    pages      what a browser is shown
+    pages      what a browser is shown            reference   openapi.yaml as a page
 """
 
 from __future__ import annotations

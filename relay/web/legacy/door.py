@@ -269,7 +269,7 @@ class _Endpoint:
 
     def _page(self, request: Request, answer: Answer) -> Response:
         html = pages.answer_page(self.view.name, request.method, request.url.path, self.allow, answer)
-        return Response(html, answer.status, dict(answer.headers), media_type="text/html")
+        return pages.response(html, answer.status, answer.headers)
 
 
 def _json(answer: Answer) -> Response:

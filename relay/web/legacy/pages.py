@@ -1,31 +1,45 @@
-"""The pages for people: plain HTML, whole in themselves, nothing from any other host."""
+"""The pages for people: plain HTML, whole in themselves. No script, nothing from any other host, and the browser is
+told to allow neither.
+"""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
+from collections.abc import Mapping
 from html import escape
+from pathlib import Path
 
-from relay import __version__
+from starlette.responses import Response
+
 from relay.web.legacy.answers import Answer
 
-_STYLE = """
-:root { color-scheme: light dark; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 56rem; margin: 2rem auto; padding: 0 1rem; }
-pre, code { font: 14px/1.45 ui-monospace, monospace; }
-pre { padding: 1rem; overflow-x: auto; border: 1px solid #8884; border-radius: 6px; }
-h2 { margin-top: 2.5rem; }
-table { border-collapse: collapse; width: 100%; }
-td, th { text-align: left; vertical-align: top; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid #8884; }
-"""
+_STYLE = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
+_STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode("ascii")
+
+HEADERS: Mapping[str, str] = {
+    "Content-Security-Policy": (
+        f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+
+
+def response(html: str, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """A page as an answer."""
+    return Response(html, status, {**HEADERS, **(headers or {})}, media_type="text/html")
 
 
 def document(title: str, body: str) -> str:
     """A whole page. `body` is HTML already, `title` is not."""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)} · Starfish Relay</title><style>{_STYLE}</style></head>\n"
-        f"<body>{body}</body></html>\n"
+        f"<body><main>\n{body}\n</main></body></html>\n"
     )
 
 
@@ -54,21 +68,4 @@ def login_page() -> str:
         "Login",
         "<h1>There is no login page</h1><p>The API takes HTTP Basic credentials with each request, and keeps no "
         'sessions. It begins at <a href="/starfish/api/v1/">/starfish/api/v1/</a>.</p>',
-    )
-
-
-def root_page(resources: dict[str, str]) -> str:
-    """What the API is, for a person who has opened its URL."""
-    rows = "".join(
-        f'<tr><td>{escape(name)}</td><td><a href="{escape(url)}"><code>{escape(url)}</code></a></td></tr>'
-        for name, url in resources.items()
-    )
-    return document(
-        "API",
-        f"<h1>Starfish Relay {escape(__version__)}</h1>"
-        "<p>The routing server between sites that train a model together and keep their data to themselves. Sites "
-        "speak to it over a WebSocket at <code>/starfish/ws/v1</code>, or poll this REST API.</p>"
-        '<p><a href="/starfish/api/v1/docs/">Documentation of the API</a> · '
-        '<a href="/starfish/api/v1/openapi.yaml">openapi.yaml</a></p>'
-        f"<h2>Resources</h2><table>{rows}</table>",
     )

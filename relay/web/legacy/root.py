@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
+
 from starlette.datastructures import URLPath
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Match, NoMatchFound, Route
 from starlette.types import Receive, Scope, Send
 
-from relay.web.legacy import pages
+from relay.web.legacy import pages, reference
 from relay.web.legacy.answers import Answer
 from relay.web.legacy.door import API, Asked, View, negotiate
 
@@ -17,10 +20,19 @@ RESOURCES = ("users", "groups", "sites", "projects", "project-participants", "ru
 
 async def resources(asked: Asked) -> Answer | Response:
     """Each resource's name and its URL; for a browser the page that a person can read."""
-    urls = {name: asked.url(f"{name}/") for name in RESOURCES}
     if negotiate(asked.request.headers.get("accept"), asked.query("format")) == "text/html":
-        return HTMLResponse(pages.root_page(urls))
-    return Answer(body=urls)
+        page = await asyncio.to_thread(reference.page)
+        return _unless_known(asked.request, pages.response(page))
+    return Answer(body={name: asked.url(f"{name}/") for name in RESOURCES})
+
+
+def _unless_known(request: Request, response: Response) -> Response:
+    """The response with its ETag; or, if the client has it already, no more than that (RFC 9110, 13.1.2)."""
+    etag = f'"{hashlib.blake2b(response.body, digest_size=12).hexdigest()}"'
+    if etag in request.headers.get("if-none-match", ""):
+        response = Response(status_code=304)
+    response.headers["ETag"] = etag
+    return response
 
 
 VIEWS = [View(path="/", name="Api Root", handlers={"GET": resources}, is_open=True)]
@@ -30,12 +42,19 @@ async def _to_the_api(_request: Request) -> Response:
     return _redirect(302, API[1:] + "/")
 
 
+async def _openapi(request: Request) -> Response:
+    """The document that describes the API, for machines."""
+    document = await asyncio.to_thread(reference.source)
+    return _unless_known(request, Response(document, headers=pages.HEADERS, media_type="application/yaml"))
+
+
 async def _login(_request: Request) -> Response:
-    return HTMLResponse(pages.login_page(), headers={"Vary": "Cookie"})
+    return pages.response(pages.login_page(), headers={"Vary": "Cookie"})
 
 
 ROUTES = [
     Route("/", _to_the_api, methods=["GET"]),
+    Route(API + "/openapi.yaml", _openapi, methods=["GET"]),
     Route("/starfish/api-auth/login/", _login, methods=["GET"]),
 ]
 
@@ -59,7 +78,7 @@ class Elsewhere(BaseRoute):
             query = f"?{request.url.query}" if request.url.query else ""
             response = _redirect(301, path + "/" + query)
         else:
-            response = HTMLResponse(pages.not_found_page(path), 404)
+            response = pages.response(pages.not_found_page(path), 404)
         await response(scope, receive, send)
 
 
