@@ -8,7 +8,21 @@ from typing import Any
 import msgspec
 
 from db.connect import Row
-from relay.core.model import Draft, Entry, File, Group, Kind, Participant, Project, Role, Run, Site, Token, User
+from relay.core.model import (
+    Draft,
+    Entry,
+    File,
+    Group,
+    Kind,
+    Participant,
+    Project,
+    Role,
+    Run,
+    SigningKey,
+    Site,
+    Token,
+    User,
+)
 from relay.core.run_states import Status
 
 
@@ -36,6 +50,18 @@ def token(row: Row) -> Token:
         label=row["label"],
         created_us=row["created_us"],
         expires_us=row["expires_us"],
+        revoked_us=row["revoked_us"],
+    )
+
+
+def signing_key(row: Row) -> SigningKey:
+    return SigningKey(
+        id=row["id"],
+        site_id=row["site_id"],
+        label=row["label"],
+        public_key=bytes(row["public_key"]),
+        created_us=row["created_us"],
+        used_us=row["used_us"],
         revoked_us=row["revoked_us"],
     )
 

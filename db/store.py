@@ -14,6 +14,7 @@ from db.journal import Journal, append_at_once, append_counting_up
 from db.policies import Policies
 from db.projects import Participants, Projects
 from db.runs import Runs
+from db.signing_keys import SigningKeys
 from relay.core.model import Draft
 from relay.protocol.position import JournalBounds
 
@@ -39,6 +40,10 @@ class Tx:
     @cached_property
     def tokens(self) -> Tokens:
         return Tokens(self._db)
+
+    @cached_property
+    def signing_keys(self) -> SigningKeys:
+        return SigningKeys(self._db)
 
     @cached_property
     def sites(self) -> Sites:

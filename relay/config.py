@@ -15,6 +15,7 @@ from urllib.parse import quote, urlsplit
 
 from dotenv import dotenv_values
 
+from relay.core.assertions import DEFAULT_AUDIENCE, DEFAULT_SESSION_S
 from relay.core.hub import TailLimits
 from relay.core.node import Limits
 from relay.core.outbox import OutboxLimits
@@ -54,6 +55,14 @@ class Settings:
         (), "origins, by commas, whose pages may connect besides the relay's own, e.g. https://board.example"
     )
     proxies: str = setting("127.0.0.1", "addresses, by commas, of proxies whose X-Forwarded-* headers are believed")
+
+    audience: str = setting(DEFAULT_AUDIENCE, "what sites with keys make out their assertions to: its URL, say")
+    key_session_s: float = setting(
+        DEFAULT_SESSION_S, "seconds a session begun with a key goes on without a refresh", least=5, most=366 * 86400
+    )
+    token_lifetime_s: float = setting(
+        0.0, "seconds after which new tokens expire, unless they are made with --expires-in; 0 for never", least=0
+    )
 
     frame_bytes: int = setting(MIB, "longest text frame", least=4096, most=64 * MIB)
     inline_bytes: int = setting(16 * MIB, "longest payload of a binary frame", least=4096, most=256 * MIB)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,11 @@ be run while the relay serves, and take effect there.
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command. Returns the exit status."""
     options = _parser().parse_args(arguments)
+    module, _, name = str(options.run).rpartition(".")
     try:
         from relay.cli import run
+
+        commands = import_module(f"relay.cli.{module}") if module else run
     except ModuleNotFoundError as missing:
         print(
             f"error: {missing.name} is not installed, so this is the client alone.\n"
@@ -38,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 1
-    command: Callable[[argparse.Namespace], int] = getattr(run, options.run)
+    command: Callable[[argparse.Namespace], int] = getattr(commands, name)
     return run.guarded(command, options)
 
 
@@ -125,11 +129,31 @@ def _add_sites(commands: Any, storage: argparse.ArgumentParser) -> None:
     create = _add(token, "create", "create_token", "make a token for a site and print it, this once", [storage])
     create.add_argument("--site", metavar="UID", required=True)
     create.add_argument("--label", metavar="L", default="", help="what it is for, to tell tokens apart")
-    create.add_argument("--expires-in", metavar="TIME", help="such as 12h or 90d; never, if left out")
+    create.add_argument(
+        "--expires-in",
+        metavar="TIME",
+        help="such as 12h or 90d, or never; default: $STARFISH_TOKEN_LIFETIME_S, or never",
+    )
     listing = _add(token, "list", "list_tokens", "list tokens, never their secrets", [storage])
     listing.add_argument("--site", metavar="UID", help="of this site only")
     revoke = _add(token, "revoke", "revoke_token", "revoke a token; its open sessions are closed within 2 s", [storage])
     revoke.add_argument("token", metavar="TOKEN_OR_ID")
+    _add_site_keys(commands, storage)
+
+
+def _add_site_keys(commands: Any, storage: argparse.ArgumentParser) -> None:
+    key = commands.add_parser("site-key", help="public keys that sites sign in with, in the place of tokens")
+    actions = key.add_subparsers(required=True, metavar="ACTION")
+    add = _add(actions, "add", "site_keys.add", "register a site's public key and print its id", [storage])
+    add.add_argument("--site", metavar="UID", required=True)
+    add.add_argument("--label", metavar="L", default="", help="what it is for, to tell keys apart")
+    add.add_argument("key", metavar="KEY", help="Ed25519: a PEM file, - for standard input, or its 32 bytes in base64")
+    listing = _add(actions, "list", "site_keys.list_keys", "list keys, and when each was last used", [storage])
+    listing.add_argument("--site", metavar="UID", help="of this site only")
+    revoke = _add(
+        actions, "revoke", "site_keys.revoke", "revoke a key; the sessions it began are closed within 2 s", [storage]
+    )
+    revoke.add_argument("key", metavar="ID")
 
 
 def _add_others(commands: Any, storage: argparse.ArgumentParser) -> None:

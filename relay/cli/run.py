@@ -44,28 +44,28 @@ def guarded(command: Callable[[argparse.Namespace], int], options: argparse.Name
     except KeyboardInterrupt:
         return 130
     except BadSetting as error:
-        return _fail(str(error), "`starfish-relay check-config` lists the settings")
+        return fail(str(error), "`starfish-relay check-config` lists the settings")
     except StorageUnavailable as error:
-        return _fail(f"the database does not answer: {error.cause}", "is it running, and is DATABASE_URL right?")
+        return fail(f"the database does not answer: {error.cause}", "is it running, and is DATABASE_URL right?")
     except (SchemaTooOld, db.migrate.SchemaTooNew) as error:
-        return _fail(str(error))
+        return fail(str(error))
     except ReplyError as error:
-        return _fail(error.message)
+        return fail(error.message)
     except OSError as error:
-        return _fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
+        return fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
 
 
-def _fail(what: str, hint: str = "") -> int:
+def fail(what: str, hint: str = "") -> int:
     print(f"error: {what}" + (f"\n       {hint}" if hint else ""), file=sys.stderr)
     return 1
 
 
-def _print(table: Table) -> None:
+def show(table: Table) -> None:
     """Whole lines for a pipe, fitted ones for a terminal."""
     Console(width=None if sys.stdout.isatty() else 250).print(table)
 
 
-def _settings(options: argparse.Namespace, **more: Any) -> Settings:
+def settings_of(options: argparse.Namespace, **more: Any) -> Settings:
     return config.load(database_url=options.database_url, data_dir=options.data_dir, **more)
 
 
@@ -85,8 +85,8 @@ async def _database(settings: Settings) -> AsyncIterator[Database]:
 
 
 @asynccontextmanager
-async def _store(options: argparse.Namespace) -> AsyncIterator[Store]:
-    settings = _settings(options)
+async def open_store(options: argparse.Namespace) -> AsyncIterator[Store]:
+    settings = settings_of(options)
     async with _database(settings) as database:
         missing = await db.migrate.pending(database)
         if missing and not settings.is_sqlite:
@@ -99,13 +99,13 @@ async def _store(options: argparse.Namespace) -> AsyncIterator[Store]:
 
 
 def serve(options: argparse.Namespace) -> int:
-    settings = _settings(options, host=options.host, port=options.port, migrate=options.migrate)
+    settings = settings_of(options, host=options.host, port=options.port, migrate=options.migrate)
     set_up_logging(settings.log_level, settings.log_format)
     try:
         uvloop.run(serve_until_stopped(settings))
     except OSError as error:
         if error.strerror and "in use" in error.strerror:
-            return _fail(
+            return fail(
                 f"port {settings.port} of {settings.host} is taken", "choose another one: --port, or STARFISH_PORT"
             )
         raise
@@ -114,7 +114,7 @@ def serve(options: argparse.Namespace) -> int:
 
 def migrate(options: argparse.Namespace) -> int:
     async def run() -> int:
-        async with _database(_settings(options)) as database:
+        async with _database(settings_of(options)) as database:
             done = await db.migrate.migrate(database)
         for migration in done:
             print(f"applied {migration.number:04}_{migration.name}")
@@ -125,14 +125,14 @@ def migrate(options: argparse.Namespace) -> int:
 
 
 def check_config(options: argparse.Namespace) -> int:
-    settings = _settings(options)
+    settings = settings_of(options)
     table = Table("setting", "now", "what it is", title="Settings", title_justify="left")
     for one in fields(settings):
         is_url = one.name == "database_url"
         name = "DATABASE_URL" if is_url else f"STARFISH_{one.name.upper()}"
         value = settings.database_shown if is_url else getattr(settings, one.name)
         table.add_row(name, ",".join(value) if isinstance(value, tuple) else str(value), one.metadata["doc"])
-    _print(table)
+    show(table)
     unknown = config.unknown_names(os.environ)
     for name in unknown:
         print(f"warning: {name} is not a setting; is it misspelt?", file=sys.stderr)
@@ -162,7 +162,7 @@ def _create_user(options: argparse.Namespace, variable: str, *, is_operator: boo
     password_hash = hash_now(password)
 
     async def run() -> int:
-        async with _store(options) as store:
+        async with open_store(options) as store:
             user = await accounts.create_user(
                 store,
                 username=options.username,
@@ -191,7 +191,7 @@ def _password(no_input: bool, variable: str) -> str:
 
 def disable_user(options: argparse.Namespace) -> int:
     async def run() -> int:
-        async with _store(options) as store:
+        async with open_store(options) as store:
             await accounts.set_active(store, options.username, active=False)
         print(f"disabled {options.username}; its sites' sessions are being closed")
         return 0
@@ -204,7 +204,7 @@ def disable_user(options: argparse.Namespace) -> int:
 
 def create_site(options: argparse.Namespace) -> int:
     async def run() -> int:
-        async with _store(options) as store:
+        async with open_store(options) as store:
             site = await accounts.create_site(
                 store,
                 owner=options.owner,
@@ -221,10 +221,12 @@ def create_site(options: argparse.Namespace) -> int:
 
 def create_token(options: argparse.Namespace) -> int:
     now_us = Node.now_us()
-    expires_us = None if options.expires_in is None else now_us + _seconds(options.expires_in) * 1_000_000
+    given = options.expires_in
+    life_s = settings_of(options).token_lifetime_s if given is None else 0 if given == "never" else seconds(given)
+    expires_us = now_us + int(life_s * 1e6) if life_s else None
 
     async def run() -> int:
-        async with _store(options) as store:
+        async with open_store(options) as store:
             _, secret = await accounts.create_token(
                 store, site_uid=options.site, label=options.label, expires_us=expires_us, now_us=now_us
             )
@@ -234,16 +236,17 @@ def create_token(options: argparse.Namespace) -> int:
     return asyncio.run(run())
 
 
-def _seconds(text: str) -> int:
+def seconds(text: str) -> int:
+    """`90d` in seconds. Raises `ReplyError` with `invalid`."""
     match = re.fullmatch(r"(\d{1,6})([smhd])", text)
-    if match is None:
-        raise invalid(expires_in=f"a number with s, m, h or d, such as 90d; got {text!r}")
+    if match is None or int(match[1]) == 0:
+        raise invalid(time=f"a number with s, m, h or d, such as 90d; got {text!r}")
     return int(match[1]) * _UNITS[match[2]]
 
 
 def list_tokens(options: argparse.Namespace) -> int:
     async def run() -> int:
-        async with _store(options) as store:
+        async with open_store(options) as store:
             tokens = await accounts.list_tokens(store, options.site)
         table = Table("id", "site", Column("uid", no_wrap=True), "label", "created", "expires", "state")
         for token, site in tokens:
@@ -252,7 +255,7 @@ def list_tokens(options: argparse.Namespace) -> int:
             expires = "never" if token.expires_us is None else rfc3339(token.expires_us)[:19] + "Z"
             created = rfc3339(token.created_us)[:19] + "Z"
             table.add_row(token.id, site.name, site.uid, token.label, created, expires, state)
-        _print(table)
+        show(table)
         return 0
 
     return asyncio.run(run())
@@ -260,10 +263,10 @@ def list_tokens(options: argparse.Namespace) -> int:
 
 def revoke_token(options: argparse.Namespace) -> int:
     async def run() -> int:
-        async with _store(options) as store:
+        async with open_store(options) as store:
             done = await accounts.revoke_token(store, options.token, Node.now_us())
         if not done:
-            return _fail("no such token, or it was revoked before", "`starfish-relay token list` has the ids")
+            return fail("no such token, or it was revoked before", "`starfish-relay token list` has the ids")
         print("revoked")
         return 0
 
@@ -277,13 +280,13 @@ def run_job(options: argparse.Namespace) -> int:
     """The old router's cron job. The relay keeps presence by itself; the job is there so that cron lines still work."""
 
     async def run() -> int:
-        async with _store(options) as store, store.snapshot() as tx:
+        async with open_store(options) as store, store.snapshot() as tx:
             _, sites = await tx.sites.visible_to(None, limit=100_000, skip=0)
         table = Table("site", "uid", "status", "since")
         for site in sites:
             status = "Connected" if site.connected else "Disconnected"
             table.add_row(site.name, site.uid, status, rfc3339(site.seen_us)[:19] + "Z")
-        _print(table)
+        show(table)
         return 0
 
     return asyncio.run(run())
@@ -291,7 +294,7 @@ def run_job(options: argparse.Namespace) -> int:
 
 def demo(options: argparse.Namespace) -> int:
     if find_spec("sklearn") is None:
-        return _fail("the demo trains with scikit-learn, which is not installed", "pip install 'starfish-relay[demo]'")
+        return fail("the demo trains with scikit-learn, which is not installed", "pip install 'starfish-relay[demo]'")
     from relay.demo import main
 
     return main(rounds=options.rounds, as_json=options.json)

@@ -83,6 +83,22 @@ class Token:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SigningKey:
+    """A public key that a site signs in with: 32 bytes of Ed25519. `id` is made from the key itself.
+
+    `used_us` is when the site last signed in with it; None: never.
+    """
+
+    id: str
+    site_id: int
+    label: str
+    public_key: bytes
+    created_us: int
+    used_us: int | None
+    revoked_us: int | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Project:
     """`site_id` is the coordinator's; `batch` the number of the last batch that was started (0: none)."""
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from relay.core import access, frames
+from relay.core.credentials import Credentials
 from relay.core.deadlines import Deadlines
 from relay.core.hub import Hub, Member, TailLimits
 from relay.core.keeper import Keeper
@@ -28,7 +29,7 @@ from relay.core.ports import StorageUnavailable, Store, Tx
 from relay.core.presence import Presence, PresenceLimits
 from relay.core.rate import Bucket, Gate, RateLimits, site_buckets
 from relay.core.receipts import Receipts
-from relay.core.session import Identity, Session
+from relay.core.session import Session
 from relay.core.writer import JournalWriter, WriterLimits
 from relay.protocol.errors import unknown_project
 
@@ -120,6 +121,7 @@ class Node:
         """Called when another process has changed the database: anything may be different."""
         self.readers: set[Reader] = set()
         """Requests that follow a project: long polls and event streams."""
+        self.credentials = Credentials(store, self.now_us, lambda: (self.all_sessions(), self.readers), self.spawn)
         self._buckets: dict[int, tuple[Bucket, Bucket]] = {}
         self._opening: dict[int, asyncio.Task[Hub | None]] = {}
         self._users_of_hub: dict[int, int] = {}
@@ -205,7 +207,7 @@ class Node:
             callback()
         for hub in self.hubs.values():
             hub.look()
-        self.spawn(self.recheck_sessions(), "recheck-sessions")
+        self.credentials.recheck()
 
     def moved(self, project_id: int) -> None:
         """Another process has appended to this project's journal."""
@@ -414,32 +416,6 @@ class Node:
             while len(self._run_facts) > 10_000:
                 self._run_facts.popitem(last=False)
         return facts
-
-    # --- credentials
-
-    async def recheck_sessions(self) -> None:
-        """Credentials may have changed: end the sessions and readers whose token, site or user is no longer good."""
-        sessions, readers = list(self.all_sessions()), list(self.readers)
-        identities: list[Session | Identity] = [*sessions, *(reader.identity for reader in readers)]
-        if not identities:
-            return
-        token_ids = list({identity.token_id for identity in identities if identity.token_id is not None})
-        site_ids = list({identity.site.id for identity in identities})
-        try:
-            async with self.store.snapshot() as tx:
-                bad_tokens = await tx.tokens.invalid_among(token_ids, self.now_us())
-                bad_sites = await tx.sites.unusable_among(site_ids)
-        except StorageUnavailable as error:
-            log.warning("sessions not checked: %s", error.cause)
-            return
-        for session in sessions:
-            if session.site.id in bad_sites:
-                session.close_gone()
-            elif session.token_id in bad_tokens:
-                session.close_unauthenticated()
-        for reader in readers:
-            if reader.identity.site.id in bad_sites or reader.identity.token_id in bad_tokens:
-                reader.end()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

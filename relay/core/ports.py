@@ -22,6 +22,7 @@ from relay.core.model import (
     Project,
     Role,
     Run,
+    SigningKey,
     Site,
     Token,
     User,
@@ -129,6 +130,29 @@ class Tokens(Protocol):
     async def of_site(self, site_id: int | None) -> list[Token]: ...
     async def invalid_among(self, token_ids: Sequence[str], now_us: int) -> set[str]:
         """Those that are revoked, expired or gone."""
+
+
+class SigningKeys(Protocol):
+    """The public keys that sites sign in with."""
+
+    async def get(self, key_id: str) -> SigningKey | None: ...
+    async def create(self, key: SigningKey) -> None:
+        """Raises `AlreadyThere` if the key is registered, for whichever site."""
+
+    async def revoke(self, key_id: str, now_us: int) -> bool: ...
+    async def of_site(self, site_id: int | None) -> list[SigningKey]: ...
+    async def invalid_among(self, key_ids: Sequence[str]) -> set[str]:
+        """Those that are revoked or gone."""
+
+    async def use(self, key_id: str, jti: str, *, expires_us: int, now_us: int) -> bool:
+        """Take note that what the key has signed under this `jti` is used. False if the key is no longer good.
+
+        Raises:
+            AlreadyThere: it has been used before.
+        """
+
+    async def purge(self, now_us: int) -> None:
+        """Forget what has been used and is expired."""
 
 
 class Sites(Protocol):
@@ -255,6 +279,8 @@ class Tx(Protocol):
     def users(self) -> Users: ...
     @property
     def tokens(self) -> Tokens: ...
+    @property
+    def signing_keys(self) -> SigningKeys: ...
     @property
     def sites(self) -> Sites: ...
     @property

@@ -20,7 +20,11 @@ EXPIRY_NOTICE_S = 60.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Identity:
-    """What authentication found out. `token_id` is None for a password login; `expires_us` None for no expiry."""
+    """What authentication found out.
+
+    `token_id` is `key:` and a key's id where a key was used, and None for a password login; `expires_us` None for no
+    expiry.
+    """
 
     site: Site
     principal: Principal

@@ -73,7 +73,9 @@ async def running(settings: Settings) -> AsyncIterator[Relay]:
         passwords = Passwords()
         stack.callback(passwords.close)
         node = Node(Store(database), settings.limits, version=__version__, name=settings.node)
-        auth = Authenticator(node.store, passwords, node.now_us)
+        auth = Authenticator(
+            node.store, passwords, node.now_us, audience=settings.audience, key_session_s=settings.key_session_s
+        )
         node.on_elsewhere.append(auth.forget)
         await node.start()
         stack.push_async_callback(node.stop)

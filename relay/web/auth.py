@@ -1,4 +1,5 @@
-"""Who asks: Basic credentials of a user, or the token of a site, out of a request's headers. Never out of its URL.
+"""Who asks: Basic credentials of a user, or the token or the signed assertion of a site, out of a request's headers.
+Never out of its URL.
 
 A password is checked with argon2id, which takes 20 ms on purpose. So a pair that was good is remembered for a while, as
 an HMAC under a key of this process: the next request with it costs microseconds. Failures are not remembered. What is
@@ -19,10 +20,12 @@ from dataclasses import dataclass
 
 from relay.core import accounts
 from relay.core.access import Principal
+from relay.core.assertions import DEFAULT_AUDIENCE, DEFAULT_SESSION_S, Assertions, BadAssertion, is_assertion
 from relay.core.model import Site, Token, User
 from relay.core.passwords import Passwords, needs_rehash
 from relay.core.ports import Store
 from relay.core.session import Identity
+from relay.core.signing_keys import CREDENTIAL_PREFIX
 from relay.protocol.errors import ErrorCode, ReplyError, forbidden, invalid, unknown_site
 
 SITE_HEADER = "x-starfish-site"
@@ -54,10 +57,25 @@ class _Known:
 
 
 class Authenticator:
-    """See the module. One per process."""
+    """See the module. One per process.
 
-    def __init__(self, store: Store, passwords: Passwords, now_us: Callable[[], int]) -> None:
+    Args:
+        audience: what sites make out their assertions to.
+        key_session_s: how long what was begun with an assertion goes on without another.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        passwords: Passwords,
+        now_us: Callable[[], int],
+        *,
+        audience: str = DEFAULT_AUDIENCE,
+        key_session_s: float = DEFAULT_SESSION_S,
+    ) -> None:
         self._store = store
+        self._assertions = Assertions(store, audience, now_us)
+        self._key_session_s = key_session_s
         self._passwords = passwords
         self._now_us = now_us
         self._key = secrets.token_bytes(32)
@@ -151,7 +169,7 @@ class Authenticator:
         authorization = headers.get("authorization")
         scheme, _, value = (authorization or "").partition(" ")
         if scheme.lower() == "bearer":
-            return await self.token(value.strip())
+            return await self.bearer(value.strip())
         user = await self.user(authorization)
         uid = headers.get(SITE_HEADER)
         if uid is None:
@@ -163,6 +181,27 @@ class Authenticator:
         if not user.acts_for(site.id) and site.owner_id != user.user_id:
             raise forbidden("this site belongs to another user")
         return Identity(site=site, principal=_as_site(site))
+
+    async def bearer(self, credential: str) -> Identity:
+        """The site of a token, or of an assertion that its key has signed. Raises as both do."""
+        return await (self.assertion(credential) if is_assertion(credential) else self.token(credential))
+
+    async def assertion(self, text: str) -> Identity:
+        """The site whose key has signed. It goes on for `key_session_s`, long after the assertion itself is void.
+
+        Raises:
+            BadCredentials: it is not accepted; the message says why.
+        """
+        try:
+            key, site = await self._assertions.accept(text)
+        except BadAssertion as error:
+            raise BadCredentials(str(error)) from None
+        return Identity(
+            site=site,
+            principal=_as_site(site),
+            token_id=CREDENTIAL_PREFIX + key.id,
+            expires_us=self._now_us() + int(self._key_session_s * 1e6),
+        )
 
     async def token(self, secret: str) -> Identity:
         """The site of a token.

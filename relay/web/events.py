@@ -110,9 +110,11 @@ class EventDoor:
         if self._is_draining():
             raise ReplyError(ErrorCode.DRAINING, "the relay restarts; try again", {"retry_after": 1})
         async with AsyncExitStack() as stack:
+            seen = self._node.credentials.seen
             identity, hub, member = await stack.enter_async_context(self._member(request))
             position = await self._position(request, identity, hub, member)
             reader = stack.enter_context(following(self._node, identity, hub, member, position))
+            self._node.credentials.heed(seen)
             headers = {"X-Starfish-Epoch": hub.epoch, "X-Starfish-From": str(position), "Cache-Control": "no-store"}
             if "text/event-stream" not in request.headers.get("accept", ""):
                 return await self._poll(request, reader, headers)

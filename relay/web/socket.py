@@ -49,6 +49,7 @@ class SocketDoor:
 
     async def serve(self, websocket: WebSocket) -> None:
         """One WebSocket from its request to its end."""
+        seen = self._node.credentials.seen
         try:
             identity = await self._admit(websocket)
         except ReplyError as error:
@@ -56,7 +57,7 @@ class SocketDoor:
             return
         offered = websocket.scope["subprotocols"]
         await websocket.accept(SUBPROTOCOL if SUBPROTOCOL in offered else None)
-        await self._run(websocket, identity)
+        await self._run(websocket, identity, seen)
 
     # --- the handshake
 
@@ -82,9 +83,10 @@ class SocketDoor:
 
     # --- the session
 
-    async def _run(self, websocket: WebSocket, identity: Identity) -> None:
+    async def _run(self, websocket: WebSocket, identity: Identity, seen: int) -> None:
         link = link_of(websocket)
         session = self._open(link, identity)
+        self._node.credentials.heed(seen)
         state = machine.Session(
             max_text_bytes=self._node.limits.text_bytes, max_payload_bytes=self._node.limits.payload_bytes
         )
@@ -178,10 +180,12 @@ class SocketDoor:
     async def _refresh(self, session: Session, frame: Refresh) -> None:
         if frame.token is None:
             raise invalid(token="required: a new token of the same site")  # noqa: S106 - a reason, not a token
-        identity = await self._auth.token(frame.token)
+        seen = self._node.credentials.seen
+        identity = await self._auth.bearer(frame.token)
         if identity.site.id != session.site.id:
-            raise ReplyError(ErrorCode.UNAUTHENTICATED, "the token is not one of this site")
+            raise ReplyError(ErrorCode.UNAUTHENTICATED, "the token, or the key, is not one of this site")
         session.renew(identity, self._node.now_us())
+        self._node.credentials.heed(seen)
         session.ok(frame.ref, expires_at=session.expires_at)
 
     # --- the end
