@@ -28,9 +28,10 @@ _FRAME_HEADER_BYTES = 64 * 1024 + 4
 class _Server(uvicorn.Server):
     """uvicorn's server, that lets the relay drain first and leaves the signals to `serve`."""
 
-    def __init__(self, config: uvicorn.Config, relay: Relay) -> None:
+    def __init__(self, config: uvicorn.Config, relay: Relay, settings: Settings) -> None:
         super().__init__(config)
         self._relay = relay
+        self._settings = settings
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -47,6 +48,11 @@ class _Server(uvicorn.Server):
         self.force_exit = self.should_exit
         self.should_exit = True
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        own = self._settings
+        log.info("starfish-relay %s on http://%s:%d, %s", __version__, own.host, own.port, own.database_shown)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         log.info("draining")
         await self._relay.door.drain()
@@ -62,14 +68,7 @@ async def serve(settings: Settings) -> None:
     """
     with _listen(settings.host, settings.port) as listener:
         async with running(settings) as relay:
-            server = _Server(_config(settings, relay), relay)
-            log.info(
-                "starfish-relay %s on http://%s:%d, %s",
-                __version__,
-                settings.host,
-                settings.port,
-                settings.database_shown,
-            )
+            server = _Server(_config(settings, relay), relay, settings)
             await server.serve(sockets=[listener])
         log.info("stopped")
 
