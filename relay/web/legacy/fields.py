@@ -117,13 +117,13 @@ def pk(value: Any) -> int:
     """The id of another object. Whether there is one is the use case's to say."""
     if value is None or value == "":
         raise Wrong(NULL)
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise Wrong(f"Incorrect type. Expected pk value, received {type(value).__name__}.")
     try:
+        if isinstance(value, bool) or not isinstance(value, str | int | float) or not str(value).isascii():
+            raise ValueError
         number = int(value)
     except (ValueError, OverflowError):
         raise Wrong(f"Incorrect type. Expected pk value, received {type(value).__name__}.") from None
-    if not 0 < number <= MAX_OFFSET:
+    if not 0 < number <= MAX_OFFSET or (isinstance(value, float) and number != value):
         raise Wrong(missing_object(value))
     return number
 
