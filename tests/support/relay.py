@@ -194,8 +194,14 @@ class RelayProcess:
 
     def rss_bytes(self) -> int:
         """The process's resident memory."""
-        status = self._proc("status")
-        line = next(line for line in status.splitlines() if line.startswith("VmRSS:"))
+        return self._status_bytes("VmRSS:")
+
+    def peak_rss_bytes(self) -> int:
+        """The most that it has been since the process began."""
+        return self._status_bytes("VmHWM:")
+
+    def _status_bytes(self, name: str) -> int:
+        line = next(line for line in self._proc("status").splitlines() if line.startswith(name))
         return int(line.split()[1]) * 1024
 
     def cpu_s(self) -> float:
