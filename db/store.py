@@ -13,6 +13,7 @@ from db.files import Files
 from db.journal import Journal, append_at_once, append_counting_up
 from db.policies import Policies
 from db.projects import Participants, Projects
+from db.retention import Retention
 from db.runs import Runs
 from db.signing_keys import SigningKeys
 from relay.core.model import Draft
@@ -32,6 +33,10 @@ class Tx:
     @cached_property
     def cursors(self) -> Cursors:
         return Cursors(self._db)
+
+    @cached_property
+    def retention(self) -> Retention:
+        return Retention(self._db)
 
     @cached_property
     def users(self) -> Users:

@@ -21,6 +21,7 @@ from relay.core.node import Limits
 from relay.core.outbox import OutboxLimits
 from relay.core.presence import PresenceLimits
 from relay.core.rate import RateLimits
+from relay.core.retention import RetentionLimits
 from relay.core.writer import WriterLimits
 
 MIB = 1024 * 1024
@@ -90,6 +91,16 @@ class Settings:
     queue_entries: int = setting(20_000, "publishes that wait for a commit before they are refused", least=1)
     queue_bytes: int = setting(256 * MIB, "the same, in bytes", least=MIB)
 
+    keep_age_s: float = setting(
+        0.0, "seconds an event stays in its journal, and longer until all have acknowledged it; 0 for ever", least=0
+    )
+    keep_bytes: int = setting(
+        0, "bytes of events a journal keeps, and more until all have acknowledged; 0 for any", least=0
+    )
+    keep_hard_age_s: float = setting(0.0, "seconds after which an event goes, whoever lacks it; 0 for never", least=0)
+    keep_hard_bytes: int = setting(0, "bytes past which the oldest events go, whoever lacks them; 0 for any", least=0)
+    keep_interval_s: float = setting(60.0, "seconds between looks at what has to go", least=0.05, most=86400)
+
     presence_grace_s: float = setting(
         10.0, "seconds a site counts as online after its socket dropped", least=0, most=3600
     )
@@ -134,6 +145,17 @@ class Settings:
     def allows_origin(self, origin: str, host: str) -> bool:
         """Whether a browser's page of this origin may connect: the relay's own, or one that is named."""
         return origin in self.allowed_origins or urlsplit(origin).netloc == host
+
+    @property
+    def retention(self) -> RetentionLimits:
+        """How long the journals are kept."""
+        return RetentionLimits(
+            age_s=self.keep_age_s,
+            bytes=self.keep_bytes,
+            hard_age_s=self.keep_hard_age_s,
+            hard_bytes=self.keep_hard_bytes,
+            interval_s=self.keep_interval_s,
+        )
 
     @property
     def limits(self) -> Limits:

@@ -58,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_serving(commands, storage)
     _add_people(commands, storage)
     _add_sites(commands, storage)
+    _add_journals(commands, storage)
     _add_others(commands, storage)
     return parser
 
@@ -154,6 +155,22 @@ def _add_site_keys(commands: Any, storage: argparse.ArgumentParser) -> None:
         actions, "revoke", "site_keys.revoke", "revoke a key; the sessions it began are closed within 2 s", [storage]
     )
     revoke.add_argument("key", metavar="ID")
+
+
+def _add_journals(commands: Any, storage: argparse.ArgumentParser) -> None:
+    journal = commands.add_parser("journal", help="journals: what is kept of what was sent")
+    actions = journal.add_subparsers(required=True, metavar="ACTION")
+    _add(
+        actions,
+        "list",
+        "journals.list_journals",
+        "list journals, and who has not acknowledged what they keep",
+        [storage],
+    )
+    keep = _add(actions, "keep", "journals.keep", "give a project's journal limits of its own", [storage])
+    keep.add_argument("project", metavar="PROJECT", type=int, help="the project's id")
+    keep.add_argument("--age", metavar="TIME", default="default", help="such as 30d; or all; default: the settings'")
+    keep.add_argument("--size", metavar="BYTES", default="default", help="such as 2G; or all; default: the settings'")
 
 
 def _add_others(commands: Any, storage: argparse.ArgumentParser) -> None:

@@ -112,16 +112,7 @@ class Hub:
     def load(self, bounds: JournalBounds, participants: Iterable[Participant]) -> None:
         """Take the state that a snapshot showed; then what was committed meanwhile."""
         self.epoch, self.head, self.oldest = bounds.epoch, bounds.head, bounds.oldest
-        self.members = {
-            part.site_id: Member(
-                site_id=part.site_id,
-                uid=part.site_uid,
-                role=part.role,
-                participant_id=part.id,
-                joined=part.joined,
-            )
-            for part in participants
-        }
+        self.members = _members(participants)
         self._loaded = True
         self._apply_early()
         if self._hinted:
@@ -175,6 +166,8 @@ class Hub:
                 async with self._store.snapshot() as tx:
                     bounds = await tx.journal.bounds(self.project_id)
                     entries = await tx.journal.read(self.project_id, self.head, limit=256, max_bytes=self._limits.bytes)
+                    if entries and entries[0].offset != self.head + 1:
+                        self._leap(entries[0].offset or 0, await tx.participants.of_project(self.project_id))
             except StorageUnavailable:
                 self._hinted = True
                 await asyncio.sleep(LOOK_AGAIN_S)
@@ -185,6 +178,19 @@ class Hub:
             if entries:
                 self._hinted = True
                 self.advance(entries)
+
+    def _leap(self, offset: int, participants: Iterable[Participant]) -> None:
+        """The journal begins past this hub's head now: go on there, with the members of today."""
+        self.head = offset - 1
+        self._tail.clear()
+        self._tail_bytes = 0
+        before, self.members = self.members, _members(participants)
+        for site_id, member in before.items():
+            if site_id not in self.members:
+                self._watcher.member_left(self, member, "removed")
+        for site_id, member in self.members.items():
+            if site_id not in before:
+                self._watcher.member_joined(self, member)
 
     def _apply(self, entry: Entry) -> None:
         shown = Shown(entry, frames.of_entry(entry))
@@ -271,6 +277,19 @@ class Hub:
         for lane in tuple(self.lanes):
             if draft.origin != lane.session_id and access.sees(lane.member.site_id, lane.member.role, draft):
                 lane.pass_by(key, shown.frame)
+
+
+def _members(participants: Iterable[Participant]) -> dict[int, Member]:
+    return {
+        part.site_id: Member(
+            site_id=part.site_id,
+            uid=part.site_uid,
+            role=part.role,
+            participant_id=part.id,
+            joined=part.joined,
+        )
+        for part in participants
+    }
 
 
 def _read(draft: Draft) -> JsonObject:

@@ -256,6 +256,26 @@ class Appended:
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - UTC, without saying it: `Z` is shorter than `+00:00`
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Holding:
+    """What a journal holds, and for how long: `age_s` and `bytes` are its own limits, None where it has none."""
+
+    project_id: int
+    oldest: int
+    head: int
+    age_s: int | None
+    bytes: int | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Aged:
+    """An event, as much of it as its keeping depends on. `size` is in bytes."""
+
+    offset: int
+    at_us: int
+    size: int
+
+
 def rfc3339(at_us: int) -> str:
     """`1764064800123456` → `2025-11-25T10:00:00.123456Z`: always six digits, always Z."""
     return f"{(_EPOCH + timedelta(microseconds=at_us)).isoformat(timespec='microseconds')}Z"

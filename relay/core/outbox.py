@@ -23,6 +23,7 @@ from relay.core import access, frames
 from relay.core.hub import Hub, Member, Shown
 from relay.core.ports import Link, StorageUnavailable, Store
 from relay.protocol.errors import CloseCode, SessionClosed
+from relay.protocol.position import JournalBounds
 
 log = logging.getLogger(__name__)
 
@@ -230,7 +231,7 @@ class Outbox:
             if page is None:
                 return
             if not page:
-                lane.position = max(lane.position, head)  # retention has taken what was left
+                lane.position = max(lane.position, head)  # the project is deleted, and its journal with it
         for shown in page:
             if self.lanes.get(lane.hub.project_id) is not lane or not self.link.writable:
                 return
@@ -247,6 +248,8 @@ class Outbox:
                 entries = await tx.journal.read(
                     lane.hub.project_id, lane.position, limit=PAGE, max_bytes=self._limits.page_bytes
                 )
+                if not entries or entries[0].offset != lane.position + 1:
+                    _require_reach(await tx.journal.bounds(lane.hub.project_id), lane)
         except StorageUnavailable as error:
             log.warning("backlog not read: %s", error.cause, extra={"session": self.session_id})
             await asyncio.sleep(RETRY_S)
@@ -266,3 +269,14 @@ class Outbox:
                     raise SessionClosed(
                         CloseCode.TOO_SLOW, f"nothing was read for {self._limits.patience_s:.0f} s"
                     ) from None
+
+
+def _require_reach(bounds: JournalBounds | None, lane: Lane) -> None:
+    """Refuse to go on where events between have been removed: within a session there is no gap.
+
+    Raises:
+        SessionClosed: with 4410; the next session is told that it is not `recovered`.
+    """
+    if bounds is not None and bounds.oldest > lane.position + 1:
+        lane.hub.oldest = max(lane.hub.oldest, bounds.oldest)
+        raise SessionClosed(CloseCode.TOO_SLOW, "the journal no longer reaches back to where this session was")

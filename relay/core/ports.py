@@ -11,11 +11,13 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
 from relay.core.model import (
+    Aged,
     Content,
     Draft,
     Entry,
     File,
     Group,
+    Holding,
     JsonObject,
     NewFile,
     Participant,
@@ -91,6 +93,34 @@ class Cursors(Protocol):
 
     async def advance(self, cursors: Mapping[tuple[int, int], int], now_us: int) -> None:
         """Move the cursors of (site id, project id) forward; never back."""
+
+
+class Retention(Protocol):
+    """What is kept of the journals."""
+
+    async def holdings(self) -> list[Holding]:
+        """All journals."""
+
+    async def has_own_limits(self) -> bool:
+        """Whether any journal has limits of its own."""
+
+    async def set_limits(self, project_id: int, *, age_s: int | None, bytes_: int | None) -> bool:
+        """None: as the relay's settings say. False if there is no such project."""
+
+    async def size(self, project_id: int, after: int, through: int) -> int:
+        """Bytes of the events in (`after`, `through`]."""
+
+    async def oldest(self, project_id: int, begin: int, *, limit: int) -> list[Aged]:
+        """The first events from the offset `begin` on, in order."""
+
+    async def acknowledged_by_all(self, project_id: int) -> int | None:
+        """The offset up to which every member has acknowledged, or was there too late for. None: it has no members."""
+
+    async def begin_at(self, project_id: int, oldest: int) -> None:
+        """From now on the journal begins at this offset, or at a later one if it does already."""
+
+    async def remove(self, project_id: int) -> None:
+        """Remove the events from before the journal's beginning."""
 
 
 class Users(Protocol):
@@ -275,6 +305,8 @@ class Tx(Protocol):
     def journal(self) -> Journal: ...
     @property
     def cursors(self) -> Cursors: ...
+    @property
+    def retention(self) -> Retention: ...
     @property
     def users(self) -> Users: ...
     @property

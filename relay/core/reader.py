@@ -62,6 +62,8 @@ class Reader:
     async def page(self, limit: int) -> list[Entry]:
         """The next entries that the site may see, at most `limit`; empty at the journal's head. Moves the position.
 
+        Where the journal no longer reaches back to the position, the reader ends: the next request begins anew.
+
         Raises:
             StorageUnavailable: the journal could not be read.
         """
@@ -80,7 +82,7 @@ class Reader:
                     found.append(entry)
                 if len(found) == limit:
                     return found
-            if not entries:
+            if not entries and not self.ended:
                 self.position = max(self.position, head)
         return found
 
@@ -89,9 +91,16 @@ class Reader:
         if tail is not None:
             return [shown.entry for shown in tail]
         async with self._node.catch_up, self._node.store.snapshot() as tx:
-            return await tx.journal.read(
+            entries = await tx.journal.read(
                 self.hub.project_id, self.position, limit=_PAGE, max_bytes=self._node.limits.outbox.page_bytes
             )
+            whole = bool(entries) and entries[0].offset == self.position + 1
+            bounds = None if whole else await tx.journal.bounds(self.hub.project_id)
+        if bounds is None or bounds.oldest <= self.position + 1:
+            return entries
+        self.hub.oldest = max(self.hub.oldest, bounds.oldest)
+        self.end()
+        return []
 
     def passing(self) -> list[bytes]:
         """The transient frames that have come by since this was last asked."""

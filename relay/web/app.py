@@ -21,6 +21,7 @@ from relay.bus.postgres import PostgresBus
 from relay.config import Settings
 from relay.core.node import Node
 from relay.core.passwords import Passwords
+from relay.core.retention import Trimmer
 from relay.core.rounds import Rounds
 from relay.protocol.errors import ReplyError
 from relay.web import legacy
@@ -80,6 +81,7 @@ async def running(settings: Settings) -> AsyncIterator[Relay]:
         await node.start()
         stack.push_async_callback(node.stop)
         await Rounds(node).start()
+        Trimmer(node, settings.retention).start()
         bus = _bus(database, settings, node)
         await bus.start()
         stack.push_async_callback(bus.close)

@@ -167,3 +167,20 @@ def test_check_site_status_lists_sites(shell: RelayProcess) -> None:
     uid = shell.cli("site", "create", "--owner", "anna", "--name", "St. Anna").stdout.strip()
     line = next(line for line in shell.cli("runjob", "check_site_status").stdout.splitlines() if uid in line)
     assert "Disconnected" in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["journal", "keep", "1", "--size", "0"], "a number of bytes"),
+        (["journal", "keep", "1", "--age", "soon"], "such as 90d"),
+        (["site-key", "add", "--site", "00000000-0000-0000-0000-000000000000", "AAAA"], "32 bytes"),
+    ],
+)
+def test_what_cannot_be_is_said_before_the_database_is_asked(
+    shell: RelayProcess, arguments: list[str], says: str
+) -> None:
+    done = shell.cli(*arguments, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert says in done.stderr
+    assert not list(shell.data_dir.iterdir())

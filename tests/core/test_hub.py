@@ -13,6 +13,7 @@ import pytest
 from relay.core import frames
 from relay.core.hub import GAP_PATIENCE_S, LOOK_AGAIN_S, Hub, TailLimits
 from relay.core.model import Entry, Kind, Role
+from relay.protocol.errors import CloseCode
 from tests.core.stage import Heard, Stage
 from tests.support.clock import Clock, settle
 from tests.support.fakes import FakeStore
@@ -131,6 +132,25 @@ async def test_a_closed_hub_does_nothing_more(stage: Stage, clock: Clock, down: 
     stage.hub.close()
     await clock.advance(10)
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_a_hub_that_retention_has_overtaken_goes_on_with_the_members_of_today(
+    store: FakeStore, stage: Stage, clock: Clock
+) -> None:
+    seat = stage.connect(stage.participants[0])
+    newcomer = await stage.world.site()
+    await stage.commit(*(draft() for _ in range(9)))
+    joined = await stage.world.member(stage.team.project, newcomer)
+    async with store.transaction() as tx:
+        await tx.participants.delete(stage.team.participants[1].id)
+    store.trim(stage.project, oldest=7)
+    stage.hub.look()
+    await settle(60)
+    await clock.advance(GAP_PATIENCE_S)
+    assert (stage.hub.head, stage.hub.oldest, applied_after(stage.hub, 6)) == (9, 7, [7, 8, 9])
+    assert stage.hub.members[newcomer.id].participant_id == joined.id
+    assert [(site, reason) for site, reason, _ in stage.heard.left] == [(stage.participants[1].id, "removed")]
+    assert [closed.code for closed in seat.closed] == [CloseCode.TOO_SLOW]
 
 
 async def test_a_project_that_is_gone_ends_the_look(stage: Stage) -> None:

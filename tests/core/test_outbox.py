@@ -178,29 +178,45 @@ async def test_an_outage_during_the_catch_up_delays_it(store: FakeStore, world: 
     assert seat.events == [1, 2, 3, 4, 5]
 
 
-async def test_what_retention_has_taken_is_passed_over(store: FakeStore, world: World) -> None:
+async def test_a_session_that_retention_has_overtaken_is_closed_and_its_next_one_knows(
+    store: FakeStore, world: World
+) -> None:
     stage = await Stage.build(store, world, TailLimits(entries=1))
     await stage.publish(*(draft() for _ in range(10)))
     store.trim(stage.project, oldest=7)
-    seat = stage.connect(stage.coordinator, after=2)
+    overtaken, further = stage.connect(stage.coordinator, after=2), stage.connect(stage.coordinator, after=6)
     await settle(60)
     await stage.publish()
-    assert seat.events == [7, 8, 9, 10, 11]
+    assert [closed.code for closed in overtaken.closed] == [CloseCode.TOO_SLOW]
+    assert overtaken.events == []
+    assert further.events == [7, 8, 9, 10, 11]
+    assert stage.hub.oldest == 7
     assert nothing_runs()
 
 
-async def test_a_journal_that_retention_has_emptied_ends_the_catch_up(store: FakeStore, world: World) -> None:
+async def test_a_journal_that_retention_has_emptied_closes_who_was_on_its_way(store: FakeStore, world: World) -> None:
     stage = await Stage.build(store, world)
     await stage.commit(*(draft() for _ in range(10)))
     stage.hub.look()
     await settle()
     stage.hub._tail.clear()
     store.trim(stage.project, oldest=11)
+    overtaken, level = stage.connect(stage.coordinator, after=2), stage.connect(stage.coordinator, after=10)
+    await settle(60)
+    assert [closed.code for closed in overtaken.closed] == [CloseCode.TOO_SLOW]
+    await stage.publish()
+    assert (overtaken.events, level.events) == ([], [11])
+    assert nothing_runs()
+
+
+async def test_a_journal_that_goes_with_its_project_ends_the_catch_up(store: FakeStore, world: World) -> None:
+    stage = await Stage.build(store, world, TailLimits(entries=1))
+    await stage.publish(*(draft() for _ in range(10)))
+    async with store.transaction() as tx:
+        await tx.projects.delete(stage.project)
     seat = stage.connect(stage.coordinator, after=2)
     await settle(60)
-    assert (seat.events, seat.outbox.lag) == ([], 0)
-    await stage.publish()
-    assert seat.events == [11]
+    assert (seat.events, seat.outbox.lag, seat.closed) == ([], 0, [])
     assert nothing_runs()
 
 
