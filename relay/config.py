@@ -51,6 +51,14 @@ class Settings:
     migrate: bool = setting(False, "on PostgreSQL: bring an old schema up to date at start (SQLite always does)")
     node: str = setting("", "name of this relay in `welcome`; default: the host's name")
     log_level: str = setting("info", "debug, info, warning or error", of=("debug", "info", "warning", "error"))
+    metrics_token: str = field(
+        default="",
+        repr=False,
+        metadata={
+            "secret": True,
+            "doc": "what a scraper of /metrics sends as its bearer token; operators may anyway",
+        },
+    )
     log_format: str = setting("text", "text for people, json for machines", of=("text", "json"))
     allowed_origins: tuple[str, ...] = setting(
         (), "origins, by commas, whose pages may connect besides the relay's own, e.g. https://board.example"

@@ -131,6 +131,8 @@ def check_config(options: argparse.Namespace) -> int:
         is_url = one.name == "database_url"
         name = "DATABASE_URL" if is_url else f"STARFISH_{one.name.upper()}"
         value = settings.database_shown if is_url else getattr(settings, one.name)
+        if one.metadata.get("secret"):
+            value = "(set)" if value else ""
         table.add_row(name, ",".join(value) if isinstance(value, tuple) else str(value), one.metadata["doc"])
     show(table)
     unknown = config.unknown_names(os.environ)

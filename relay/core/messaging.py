@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from typing import Any
 
 from msgspec import UNSET
 
+from relay import metrics
 from relay.core import access, frames
 from relay.core.access import Principal
 from relay.core.hub import Hub, Member
@@ -157,13 +159,15 @@ def _keep_progress(node: Node, entry: Entry) -> None:
 class _Answer:
     """Called by the writer when it is known what became of a publish."""
 
-    __slots__ = ("_draft", "_lane", "_node", "_ref", "_session")
+    __slots__ = ("_draft", "_lane", "_node", "_ref", "_session", "_since")
 
     def __init__(self, node: Node, session: Session, lane: Lane, ref: Ref, draft: Draft) -> None:
         self._node, self._session, self._lane, self._ref, self._draft = node, session, lane, ref, draft
+        self._since = time.perf_counter()
 
     def __call__(self, outcome: Appended | ReplyError) -> None:
         self._session.flight.release()
+        metrics.PUBLISH_SECONDS.observe(time.perf_counter() - self._since)
         if isinstance(outcome, ReplyError):
             self._session.error(self._ref, outcome)
             return

@@ -18,6 +18,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from relay import metrics
 from relay.core import access, frames
 from relay.core.credentials import Credentials
 from relay.core.deadlines import Deadlines
@@ -193,6 +194,9 @@ class Node:
             hub.advance(entries)
         else:
             self._meet_newcomers(project_id, entries)
+        metrics.DELIVERY_SECONDS.observe(max(0, self.now_us() - entries[0].at_us) / 1e6)
+        for entry in entries:
+            metrics.EVENTS.labels(entry.draft.kind).inc()
 
     def doubt(self, project_ids: Iterable[int]) -> None:
         """A commit was cut off: it may have happened or not. The hubs look for themselves."""

@@ -40,6 +40,15 @@ class OutboxLimits:
     page_bytes: int = 1024 * 1024
 
 
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """How full an outbox is: answers, transient events, and bytes that the socket has not taken."""
+
+    replies: int
+    transients: int
+    bytes: int
+
+
 class Lane:
     """One session's place in one project. `position` is the offset of the last entry that was dealt with."""
 
@@ -115,6 +124,10 @@ class Outbox:
     def lag(self) -> int:
         """Entries behind, over all projects."""
         return sum(lane.hub.head - lane.position for lane in self.lanes.values())
+
+    @property
+    def waiting(self) -> Waiting:
+        return Waiting(len(self._replies), len(self._transients), self.link.pending_bytes())
 
     def subscribe(self, hub: Hub, member: Member, position: int) -> Lane:
         """From now on, what comes after `position` is delivered. The caller has looked at the hub without awaiting."""

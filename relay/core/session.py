@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from relay import metrics
 from relay.core import frames
 from relay.core.access import Principal
 from relay.core.model import Site, rfc3339
@@ -80,6 +81,7 @@ class Session:
         message: dict[str, object] = {"type": "error"}
         if ref is not None:
             message["ref"] = ref
+        metrics.REFUSED.labels(error.code).inc()
         message |= {"code": error.code, "message": error.message, "details": error.details}
         self.outbox.reply(frames.text(message))
 

@@ -80,6 +80,15 @@ class JournalWriter:
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name="journal-writer")
 
+    @property
+    def waiting(self) -> int:
+        """Publishes that wait for the next commit."""
+        return len(self._queue)
+
+    @property
+    def waiting_bytes(self) -> int:
+        return self._queue_bytes
+
     async def append(self, project_id: int, draft: Draft) -> Appended:
         """Like `offer`, for a caller that awaits the outcome.
 

@@ -29,6 +29,7 @@ from relay.web.auth import Authenticator
 from relay.web.calls import CallDoor
 from relay.web.events import KEEP_ALIVE_S, EventDoor
 from relay.web.health import Health
+from relay.web.metrics import MetricsDoor
 from relay.web.replies import Json, error_response
 from relay.web.socket import SocketDoor
 
@@ -114,6 +115,7 @@ def _relay(node: Node, auth: Authenticator, settings: Settings) -> Relay:
             *health.routes(),
             *EventDoor(node, auth, lambda: door.draining, min(KEEP_ALIVE_S, settings.ping_interval_s)).routes(),
             *CallDoor(node, auth, settings.ping_interval_s).routes(),
+            *MetricsDoor(node, auth, settings.metrics_token).routes(),
             *legacy.routes(node, auth, settings, LocalFiles(settings.data_dir / "files")),
         ],
         exception_handlers={ReplyError: _refused},

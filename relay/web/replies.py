@@ -11,6 +11,7 @@ import msgspec
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from relay import metrics
 from relay.protocol.errors import ErrorCode, ReplyError, invalid
 
 log = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ class Json(Response):
 def error_response(error: ReplyError) -> Json:
     """The answer that a refusal is over HTTP."""
     status = STATUS[error.code]
+    metrics.REFUSED.labels(error.code).inc()
     body: dict[str, Any] = {"code": error.code, "message": error.message}
     if error.details:
         body["details"] = error.details

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from starlette.websockets import WebSocket
 
+from relay import metrics
 from relay.core import calls, messaging
 from relay.core.calls import Caller
 from relay.core.node import Node
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
     from relay.config import Settings
 
 log = logging.getLogger(__name__)
+
+_NAMED_CODES = frozenset((*CloseCode, 1005, 1006))
+"""Close codes that are counted by themselves; a client may make up any other."""
 
 
 class SocketDoor:
@@ -102,6 +106,7 @@ class SocketDoor:
         finally:
             self._node.remove_session(session, clean=link.left_cleanly)
             code = session.closed.code if session.closed is not None else code
+            metrics.CLOSED.labels(code if code in _NAMED_CODES else "other").inc()
             log.info("session closed", extra={"session": session.id, "site": session.site.uid, "code": code})
 
     def _open(self, link: SocketLink, identity: Identity) -> Session:

@@ -21,6 +21,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from relay import metrics
 from relay.config import Settings
 from relay.core import access
 from relay.core.access import Principal
@@ -229,6 +230,7 @@ class _Endpoint:
         return self._page(request, answer) if media == "text/html" and answer.body is not NO_BODY else _json(answer)
 
     async def _perform(self, request: Request, media: str) -> Answer | Response:
+        metrics.POLLS.labels(request.method if request.method in _METHODS else "other", self.view.path).inc()
         principal = NOBODY
         if not self.view.is_open:
             principal = await self.door.auth.user(request.headers.get("authorization"))

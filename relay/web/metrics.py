@@ -1,0 +1,101 @@
+"""`/metrics` for Prometheus: what was counted (`relay.metrics`), and what there is to see at this moment.
+
+For operators, by their login, or for a scraper, by the token in `STARFISH_METRICS_TOKEN`.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Iterable, Iterator
+from heapq import nlargest
+
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.registry import Collector, CollectorRegistry
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from relay import metrics
+from relay.core import access
+from relay.core.node import Node
+from relay.core.session import Session
+from relay.web.auth import Authenticator
+from relay.web.replies import answering
+
+
+class Sight(Collector):
+    """What a node looks like now. Costs a walk over its sessions, and nothing in between."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    def describe(self) -> Iterable[Metric]:
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        node = self._node
+        sessions = list(node.all_sessions())
+        yield InfoMetricFamily("starfish_relay", "The relay", value={"version": node.version, "node": node.name})
+        yield _gauge("starfish_sessions", "Open WebSocket sessions", len(sessions))
+        yield _gauge("starfish_readers", "Long polls and event streams that wait", len(node.readers))
+        yield _gauge("starfish_sites_online", "Sites that count as online", len(node.presence.online_sites()))
+        yield _gauge("starfish_hubs", "Projects that are live", len(node.hubs))
+        yield _gauge("starfish_publishes_waiting", "Publishes that wait for a commit", node.writer.waiting)
+        yield _gauge("starfish_publishes_waiting_bytes", "Bytes of those", node.writer.waiting_bytes)
+        yield from _outboxes(sessions)
+        yield self._lag(sessions)
+
+    def _lag(self, sessions: Iterable[Session]) -> GaugeMetricFamily:
+        """By project, how far the session furthest behind is behind."""
+        worst = {project_id: 0 for project_id, hub in self._node.hubs.items() if hub.lanes}
+        for session in sessions:
+            for project_id, lane in session.outbox.lanes.items():
+                worst[project_id] = max(worst.get(project_id, 0), lane.hub.head - lane.position)
+        family = GaugeMetricFamily(
+            "starfish_lag_events", "Events that the session furthest behind is behind", labels=["project"]
+        )
+        for project_id, lag in nlargest(metrics.PROJECTS, worst.items(), key=lambda item: item[1]):
+            family.add_metric([str(project_id)], lag)
+        return family
+
+
+def _outboxes(sessions: Iterable[Session]) -> Iterator[Metric]:
+    waiting = [session.outbox.waiting for session in sessions]
+    yield _gauge("starfish_outbox_replies", "Answers that wait for a socket", sum(w.replies for w in waiting))
+    yield _gauge(
+        "starfish_outbox_transients", "Transient events that wait for a socket", sum(w.transients for w in waiting)
+    )
+    yield _gauge("starfish_outbox_bytes", "Bytes that wait in sockets' buffers", sum(w.bytes for w in waiting))
+    yield _gauge(
+        "starfish_outbox_fullest_bytes", "The same, of the fullest one", max((w.bytes for w in waiting), default=0)
+    )
+
+
+def _gauge(name: str, doc: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, doc, value=value)
+
+
+class MetricsDoor:
+    """See the module."""
+
+    def __init__(self, node: Node, auth: Authenticator, token: str) -> None:
+        self._auth = auth
+        self._token = token
+        self._sight = CollectorRegistry()
+        self._sight.register(Sight(node))
+
+    def routes(self) -> list[Route]:
+        return [Route("/metrics", answering(self.scrape))]
+
+    async def scrape(self, request: Request) -> Response:
+        await self._admit(request.headers.get("authorization", ""))
+        body = generate_latest(self._sight) + generate_latest(metrics.REGISTRY)
+        return Response(body, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def _admit(self, authorization: str) -> None:
+        """Raises `ReplyError`: `unauthenticated`, `forbidden`."""
+        scheme, _, given = authorization.partition(" ")
+        if scheme.lower() == "bearer" and self._token and hmac.compare_digest(given.encode(), self._token.encode()):
+            return
+        access.require_operator(await self._auth.user(authorization))
