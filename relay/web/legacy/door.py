@@ -28,6 +28,7 @@ from relay.core.access import Principal
 from relay.core.model import JsonObject
 from relay.core.node import Node
 from relay.core.ports import FileStore
+from relay.core.sites import KnownSites
 from relay.protocol.errors import ReplyError
 from relay.protocol.position import MAX_OFFSET
 from relay.web.auth import Authenticator
@@ -147,42 +148,17 @@ class Door:
         self.files = files
         self.dwell_us = int(settings.legacy_dwell_s * 1e6)
         self.polls = Polls(node)
-        self.site_ids = SiteIds()
-        node.on_elsewhere.append(self.site_ids.forget)
+        self.known_sites = KnownSites()
+        node.on_elsewhere.append(self.known_sites.forget)
 
     def forget(self) -> None:
         """Sites or users have changed by this door: what is remembered of them may be wrong."""
         self.auth.forget()
         self.polls.forget()
-        self.site_ids.forget()
+        self.known_sites.forget()
 
     def route(self, view: View) -> Route:
         return Route(API + view.path, _Endpoint(self, view), name=f"legacy: {view.name}")
-
-
-class SiteIds:
-    """The ids of sites by their uids, for heartbeats: they cost no query once a site is known."""
-
-    LIMIT = 100_000
-
-    def __init__(self) -> None:
-        self._ids: dict[str, int] = {}
-
-    def forget(self) -> None:
-        self._ids.clear()
-
-    async def of(self, node: Node, uid: str) -> int | None:
-        site_id = self._ids.get(uid)
-        if site_id is None:
-            async with node.store.snapshot() as tx:
-                site = await tx.sites.by_uid(uid)
-            if site is None:
-                return None
-            site_id = site.id
-            if len(self._ids) >= self.LIMIT:
-                self.forget()
-            self._ids[uid] = site_id
-        return site_id
 
 
 NOBODY = Principal(user_id=0, sites=frozenset())

@@ -11,7 +11,7 @@ from relay.core.model import JsonObject, Site
 from relay.core.objects import site_object
 from relay.protocol.errors import ErrorCode, ReplyError
 from relay.web.legacy import fields
-from relay.web.legacy.answers import Answer, Refused, bad, not_allowed, not_found
+from relay.web.legacy.answers import Answer, Refused, bad, not_allowed
 from relay.web.legacy.door import Asked, View, page
 
 _FIELDS: Mapping[str, fields.Reader] = {"name": fields.name, "description": fields.text, "uid": fields.uid}
@@ -104,10 +104,7 @@ async def heartbeat(asked: Asked) -> Answer:
     status = given.get("status")
     if not isinstance(status, int | float) or status not in (0, 1):
         raise bad("Status not supported")
-    site_id = await asked.door.site_ids.of(asked.node, uid)
-    if site_id is None or not asked.principal.acts_for(site_id):
-        raise not_found()
-    asked.node.presence.heartbeat(site_id, alive=bool(status))
+    await sites.heartbeat(asked.node, asked.principal, uid, alive=bool(status), known=asked.door.known_sites)
     return Answer(status=202)
 
 
