@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 
 from db import records
+from db.blobs import Blobs
 from db.connect import Connection, Row
 from relay.core.model import Draft, Entry
 from relay.protocol.position import JournalBounds
@@ -107,6 +108,9 @@ class Journal:
         heads = {entry.project_id: entry.offset for entry in entries}
         for project_id, head in heads.items():
             await self._db.execute(MOVE_HEAD, {"project_id": project_id, "head": head})
+        referring = [entry for entry in entries if entry.draft.blob is not None]
+        if referring:
+            await Blobs(self._db).refer(referring)
 
     async def read(
         self, project_id: int, after: int, *, limit: int, max_bytes: int, kind: str | None = None

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from typing import Any
 
 import msgspec
 
 from db.connect import Row
 from relay.core.model import (
+    Blob,
+    BlobRef,
     Draft,
     Entry,
     File,
@@ -147,6 +150,35 @@ def file(row: Row) -> File:
         size=row["size"],
         created_us=row["created_us"],
     )
+
+
+def blob(row: Row) -> Blob:
+    return Blob(
+        id=row["id"],
+        project_id=row["project_id"],
+        site_id=row["site_id"],
+        run=row["run"],
+        filename=row["filename"],
+        media_type=row["media_type"],
+        metadata=row["metadata"],
+        concat=row["concat"],
+        size=row["size"],
+        sha256=row["sha256"],
+        is_complete=bool(row["is_complete"]),
+        created_us=row["created_us"],
+        expires_us=row["expires_us"],
+        idle_us=row["idle_us"],
+    )
+
+
+def blob_values(blob: Blob) -> dict[str, Any]:
+    """The other way: a blob as the values of its row."""
+    return {one.name: getattr(blob, one.name) for one in fields(blob)}
+
+
+def blob_ref(row: Row) -> BlobRef:
+    audience = None if row["audience"] == "" else frozenset(json.loads(row["audience"]))
+    return BlobRef(project_id=row["project_id"], audience=audience, position=row["position"])
 
 
 def group(row: Row) -> Group:

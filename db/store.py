@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from functools import cached_property
 
 from db.accounts import Groups, Keys, Sites, Tokens, Users
+from db.blobs import Blobs
 from db.connect import Connection, Database
 from db.cursors import Cursors, Progress
 from db.files import Files
@@ -81,6 +82,10 @@ class Tx:
     @cached_property
     def files(self) -> Files:
         return Files(self._db)
+
+    @cached_property
+    def blobs(self) -> Blobs:
+        return Blobs(self._db)
 
     @cached_property
     def groups(self) -> Groups:

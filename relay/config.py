@@ -16,6 +16,7 @@ from urllib.parse import quote, urlsplit
 from dotenv import dotenv_values
 
 from relay.core.assertions import DEFAULT_AUDIENCE, DEFAULT_SESSION_S
+from relay.core.blobs import BlobLimits
 from relay.core.hub import TailLimits
 from relay.core.node import Limits
 from relay.core.outbox import OutboxLimits
@@ -124,7 +125,16 @@ class Settings:
 
     upload_bytes: int = setting(16 * 1024 * MIB, "longest upload of files of a run", least=1024)
     upload_files: int = setting(16, "files in one upload", least=1, most=1000)
-    project_bytes: int = setting(0, "bytes that the files of a project may take; 0 for any", least=0)
+    project_bytes: int = setting(0, "bytes that the files and blobs of a project may take; 0 for any", least=0)
+    site_blob_bytes: int = setting(0, "bytes that the blobs of one site may take; 0 for any", least=0)
+    blob_bytes: int = setting(1024**4, "longest blob", least=1024)
+    blob_uploads: int = setting(256, "unfinished uploads of one site", least=1, most=100_000)
+    blob_expires_s: float = setting(
+        86_400.0, "seconds after which an unfinished upload is dropped; it counts anew as the upload goes on", least=1
+    )
+    blob_patience_s: float = setting(
+        60.0, "seconds in which an upload or a download must move before it is cut off", least=0.5, most=3600
+    )
 
     def __post_init__(self) -> None:
         if not self.database_url:
@@ -149,6 +159,16 @@ class Settings:
         if parts.password is None:
             return self.database_url
         return self.database_url.replace(f":{parts.password}@", ":…@", 1)
+
+    @property
+    def blob_limits(self) -> BlobLimits:
+        return BlobLimits(
+            blob_bytes=self.blob_bytes,
+            project_bytes=self.project_bytes,
+            site_bytes=self.site_blob_bytes,
+            open_uploads=self.blob_uploads,
+            expires_s=self.blob_expires_s,
+        )
 
     def allows_origin(self, origin: str, host: str) -> bool:
         """Whether a browser's page of this origin may connect: the relay's own, or one that is named."""

@@ -1,7 +1,9 @@
 """A directory as the file store. Serves `relay.core.ports.FileStore`.
 
     <root>/incoming/<random>     what is being written: held by a lock, and removed at the next start if nobody holds it
+    <root>/uploads/<id>          uploads that can be resumed, also after a crash (`relay.blobs.staging`)
     <root>/ab/cd0123…            contents, by the SHA-256 of their bytes
+    <root>/lock                  held while a content gets its place, and while one that nobody needs is removed
 
 A file is written, flushed to the disk, and only then moved to its place, so that whatever is there is whole. No name
 from outside is ever part of a path.
@@ -9,25 +11,32 @@ from outside is ever part of a path.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import hashlib
+import logging
 import os
 import re
 import threading
 import uuid
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from relay.blobs.disk import PIECE_BYTES, flush_directory, named_errors
+from relay.blobs.staging import StagedFile
 from relay.core.model import Content
-from relay.core.ports import StorageFull, StorageUnavailable
+from relay.core.ports import StorageUnavailable
 
-PIECE_BYTES = 256 * 1024
-"""Smaller pieces, or larger ones, halve the rate."""
+log = logging.getLogger(__name__)
 
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+KNOWN_GOOD = 10_000
+"""Contents that were found as they should be, and are not hashed again while their file does not change."""
+
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_NAME = re.compile(r"[0-9a-f-]{1,64}")
+
+_State = tuple[int, int, int]
 
 
 class LocalFiles:
@@ -40,18 +49,47 @@ class LocalFiles:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._incoming = root / "incoming"
-        self._incoming.mkdir(parents=True, exist_ok=True)
-        for path in self._incoming.iterdir():
-            _remove_unless_held(path)
+        self._uploads = root / "uploads"
+        self._good: OrderedDict[str, _State] = OrderedDict()
+        for directory in (self._incoming, self._uploads):
+            directory.mkdir(parents=True, exist_ok=True)
+        with exclusive(root):
+            for path in self._incoming.iterdir():
+                _remove_unless_held(path)
 
     def begin(self) -> IncomingFile:
-        with _named_errors():
+        with named_errors():
             return IncomingFile(self._root, self._incoming / uuid.uuid4().hex)
 
+    def stage(self, name: str) -> StagedFile:
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"expected the name of an upload, got {name!r:.80}")
+        return StagedFile(self._uploads / name, self._shelve)
+
+    def open(self, sha256: str) -> ContentReader:
+        with named_errors():
+            return ContentReader(self._good, sha256, os.open(place(self._root, sha256), os.O_RDONLY | os.O_CLOEXEC))
+
     def pieces(self, sha256: str) -> Iterator[bytes]:
-        with _named_errors(), _place(self._root, sha256).open("rb", buffering=0) as file:
-            while piece := file.read(PIECE_BYTES):
+        reader, at = self.open(sha256), 0
+        try:
+            while piece := reader.read(at, PIECE_BYTES):
                 yield piece
+                at += len(piece)
+        finally:
+            reader.close()
+
+    def _shelve(self, path: Path, sha256: str) -> Content:
+        """Give a flushed file its place, and leave it where it is: it goes when the database knows of the content."""
+        size = path.stat().st_size
+        beside = self._incoming / uuid.uuid4().hex
+        with exclusive(self._root):
+            os.link(path, beside)
+            try:
+                _move_to_place(self._root, beside, sha256)
+            finally:
+                beside.unlink(missing_ok=True)  # of two names of one file, a rename leaves both
+        return Content(sha256=sha256, size=size)
 
 
 class IncomingFile:
@@ -67,7 +105,7 @@ class IncomingFile:
         fcntl.flock(self._file, fcntl.LOCK_EX)
 
     def write(self, data: bytes) -> None:
-        with self._lock, _named_errors():
+        with self._lock, named_errors():
             rest = memoryview(data)
             while rest:
                 rest = rest[self._file.write(rest) :]
@@ -75,15 +113,11 @@ class IncomingFile:
             self.size += len(data)
 
     def keep(self) -> Content:
-        with self._lock, _named_errors():
+        with self._lock, named_errors():
             os.fsync(self._file.fileno())
             sha256 = self._hash.hexdigest()
-            place = _place(self._root, sha256)
-            if not place.parent.exists():
-                place.parent.mkdir(exist_ok=True)
-                _flush_directory(self._root)
-            self._path.replace(place)  # the same bytes, if there are some: they lie there once
-            _flush_directory(place.parent)
+            with exclusive(self._root):
+                _move_to_place(self._root, self._path, sha256)
             self._file.close()
             return Content(sha256=sha256, size=self.size)
 
@@ -94,18 +128,68 @@ class IncomingFile:
                 self._file.close()
 
 
-def _place(root: Path, sha256: str) -> Path:
+class ContentReader:
+    """Serves `relay.core.ports.Readable`. Who reads it from end to end gets the last piece only if all is good."""
+
+    def __init__(self, good: OrderedDict[str, _State], sha256: str, descriptor: int) -> None:
+        self._good = good
+        self._sha256 = sha256
+        self._file = descriptor
+        status = os.fstat(descriptor)
+        self._size = status.st_size
+        self._state = (status.st_ino, status.st_size, status.st_mtime_ns)
+        self._hash = None if good.get(sha256) == self._state else hashlib.sha256()
+        self._hashed = 0
+
+    def read(self, start: int, count: int) -> bytes:
+        with named_errors():
+            piece = os.pread(self._file, count, start)
+        if self._hash is not None and start == self._hashed:
+            self._hash.update(piece)
+            self._hashed += len(piece)
+            if self._hashed == self._size:
+                self._judge(self._hash.hexdigest())
+        return piece
+
+    def _judge(self, digest: str) -> None:
+        if digest != self._sha256:
+            log.error(
+                "a stored file is damaged: restore %s", self._sha256, extra={"reason": f"its bytes have {digest}"}
+            )
+            raise StorageUnavailable(f"{self._sha256} is damaged")
+        self._good[self._sha256] = self._state
+        while len(self._good) > KNOWN_GOOD:
+            self._good.popitem(last=False)
+
+    def close(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+
+def place(root: Path, sha256: str) -> Path:
+    """Where a content lies."""
     if not _SHA256.fullmatch(sha256):
         raise ValueError(f"expected the hexadecimal digits of a SHA-256, got {sha256!r:.80}")
     return root / sha256[:2] / sha256[2:]
 
 
-def _flush_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _move_to_place(root: Path, path: Path, sha256: str) -> None:
+    """A whole and flushed file becomes the content. The same bytes, if there, make room: they may be damaged."""
+    target = place(root, sha256)
+    if not target.parent.exists():
+        target.parent.mkdir(exist_ok=True)
+        flush_directory(root)
+    path.replace(target)
+    flush_directory(target.parent)
+
+
+@contextmanager
+def exclusive(root: Path) -> Iterator[None]:
+    """Nobody else, in whatever process, moves or removes a content meanwhile."""
+    with (root / "lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _remove_unless_held(path: Path) -> None:
@@ -113,12 +197,3 @@ def _remove_unless_held(path: Path) -> None:
     with suppress(OSError), path.open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         path.unlink(missing_ok=True)
-
-
-@contextmanager
-def _named_errors() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        kind = StorageFull if error.errno in _FULL else StorageUnavailable
-        raise kind(f"{type(error).__name__}: {error.strerror}") from error

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Protocol
 
-from relay.core.model import Draft, Kind, Role
+from relay.core.model import BlobRef, Draft, Kind, Role
 from relay.protocol.errors import forbidden, unknown_project, unknown_run, unknown_site
 
 
@@ -145,6 +145,22 @@ def sees(site_id: int, role: Role, event: Draft) -> bool:
     if role is Role.COORDINATOR:
         return True
     return event.audience is None or site_id in event.audience or event.sender_id == site_id
+
+
+def reads_blob(member: Member, joined: int, uploader: int | None, refs: Iterable[BlobRef]) -> bool:
+    """Whether a member may read a blob of its project: its uploader, and whoever sees an event that refers to it.
+
+    Args:
+        joined: the offset from which on the member sees events.
+        uploader: the site that uploaded it, if there still is one.
+    """
+    if uploader is not None and member.site_id == uploader:
+        return True
+    return any(
+        member.role is Role.COORDINATOR
+        or (ref.position > joined and (ref.audience is None or member.site_id in ref.audience))
+        for ref in refs
+    )
 
 
 def sees_presence_of(role: Role, other: Role) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 from msgspec import UNSET
 
 from relay import metrics
-from relay.core import access, frames
+from relay.core import access, blobs, frames
 from relay.core.access import Principal
 from relay.core.hub import Hub, Member
 from relay.core.model import PUBLISHABLE, Appended, Draft, Entry, Kind, Role
@@ -59,13 +59,15 @@ async def compose(
     """The draft that a publish asks for, and whether it is transient.
 
     Raises:
-        ReplyError: `invalid`, `forbidden`, `unknown_run`.
+        ReplyError: `invalid`, `forbidden`, `unknown_run`, `unknown_blob`.
     """
     event_id, kind = check(frame, payload)
     access.require_publish(member.role, kind)
     audience = address(hub, member, frame.to)
     batch = None if frame.run is None else await _batch_of(node, member, hub.project_id, frame.run)
     transient = frame.transient if frame.transient is not None else kind is Kind.PROGRESS
+    data = None if payload is not None else bytes(frame.data)  # type: ignore[arg-type]
+    blob = None if data is None else await blobs.referred(node, member, hub.project_id, data)
     draft = Draft(
         kind=kind,
         id=event_id,
@@ -74,11 +76,14 @@ async def compose(
         run=frame.run,
         batch=batch,
         audience=audience,
-        data=None if payload is not None else bytes(frame.data),  # type: ignore[arg-type]
+        data=data,
         payload=payload,
         receipts=bool(frame.receipts) and not transient,
         origin=origin,
+        blob=blob,
     )
+    if transient and blob is not None:
+        await blobs.refer_in_passing(node, hub, draft)
     return draft, transient
 
 

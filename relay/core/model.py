@@ -196,6 +196,49 @@ class File(NewFile):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Blob:
+    """A large payload: one upload of one site. Its bytes are in the file store.
+
+    Attributes:
+        project_id: None for a part that is yet to be put together with others.
+        site_id: the uploader; None if it is gone, or for what polling controllers uploaded before there were blobs.
+        metadata, concat: the headers Upload-Metadata and Upload-Concat, as they came; empty if they did not.
+        size: None while the uploader has not said.
+        sha256: what the uploader says they will be; once `is_complete`, what they are.
+        expires_us: when it is dropped if it is not finished by then; for a part also when it is.
+        idle_us: since when nothing refers to it.
+    """
+
+    id: str
+    project_id: int | None
+    site_id: int | None
+    run: int | None = None
+    filename: str
+    media_type: str = "application/octet-stream"
+    metadata: str = ""
+    concat: str = ""
+    size: int | None = None
+    sha256: str | None = None
+    is_complete: bool = False
+    created_us: int
+    expires_us: int | None = None
+    idle_us: int | None = None
+
+    @property
+    def is_part(self) -> bool:
+        return self.concat == "partial"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BlobRef:
+    """Events that refer to a blob: who they are for (None: every member), and the offset of the newest of them."""
+
+    project_id: int
+    audience: frozenset[int] | None
+    position: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Group:
     """A group of users. It gives no rights; the polling API has always kept them."""
 
@@ -218,6 +261,7 @@ class Draft:
         data: JSON, as bytes; or None, and `payload` holds the bytes of a binary event.
         origin: the session that published it, which is not shown its own event live. Not stored.
         reason: why a member left: what its `unsubscribed` says. Not stored.
+        blob: the blob that it refers to. Stored beside it: whom it is for may read that.
     """
 
     kind: Kind
@@ -233,6 +277,7 @@ class Draft:
     receipts: bool = False
     origin: str | None = None
     reason: str | None = None
+    blob: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,6 +12,8 @@ from typing import Any, Protocol
 
 from relay.core.model import (
     Aged,
+    Blob,
+    BlobRef,
     Content,
     Draft,
     Entry,
@@ -298,6 +300,36 @@ class Files(Protocol):
         """Bytes that the files of a project take; the same bytes count once."""
 
 
+class Blobs(Protocol):
+    """What is known of large payloads, and which events refer to them."""
+
+    async def get(self, blob_id: str) -> Blob | None: ...
+    async def create(self, blob: Blob) -> None: ...
+    async def set_size(self, blob_id: str, size: int) -> None:
+        """Say how long an unfinished one will be; once."""
+
+    async def extend(self, blob_id: str, expires_us: int) -> None:
+        """Have an unfinished one expire then."""
+
+    async def complete(self, blob_id: str, *, size: int, sha256: str, expires_us: int | None, now_us: int) -> bool:
+        """Its bytes are all there, under their SHA-256. False if it is gone, or was complete already."""
+
+    async def delete(self, blob_id: str) -> None: ...
+    async def refs(self, blob_id: str) -> list[BlobRef]: ...
+    async def hold(self, blob_ids: Iterable[str]) -> set[str]:
+        """Those that are there; they stay until the transaction ends."""
+
+    async def refer(self, entries: Sequence[Entry], *, position: int | None = None) -> None:
+        """Note what entries refer to, each at its offset, or at `position`. `Journal.append` does so for its own."""
+
+    async def size_of_project(self, project_id: int) -> int:
+        """Bytes that the blobs of a project take, or have announced. Nothing is counted as shared: that would tell."""
+
+    async def size_of_site(self, site_id: int) -> int: ...
+    async def open_of_site(self, site_id: int) -> int:
+        """How many unfinished uploads a site has."""
+
+
 class Tx(Protocol):
     """One transaction; its parts share it."""
 
@@ -329,6 +361,8 @@ class Tx(Protocol):
     def keys(self) -> Keys: ...
     @property
     def files(self) -> Files: ...
+    @property
+    def blobs(self) -> Blobs: ...
     @property
     def groups(self) -> Groups: ...
 
@@ -384,10 +418,62 @@ class Incoming(Protocol):
         """Forget what was written, unless it was kept. May be called at any time, and twice."""
 
 
+class Readable(Protocol):
+    """Bytes that can be read anywhere. Its methods block."""
+
+    def read(self, start: int, count: int) -> bytes:
+        """At most `count` bytes; fewer only at the end.
+
+        Raises:
+            StorageUnavailable: they cannot be read, or are not what they were when they were stored.
+        """
+
+    def close(self) -> None: ...
+
+
+class Staged(Protocol):
+    """An upload that is not finished, on disk. It outlives the process. Every method blocks: call it in a thread, and
+    none beside another.
+    """
+
+    @property
+    def size(self) -> int:
+        """Bytes that count: those that a crash would leave."""
+
+    def write(self, data: bytes) -> None:
+        """Append. Raises `StorageFull` or `StorageUnavailable`; then nothing of it counts."""
+
+    def hold(self) -> None:
+        """What is written from now on does not count, and is gone after a crash, until `release`."""
+
+    def release(self) -> None: ...
+    def revert(self) -> None:
+        """Forget what was written since `hold`."""
+
+    def digest(self) -> str:
+        """The SHA-256 of all that is there, in hexadecimal digits."""
+
+    def reader(self) -> Readable:
+        """What is there, and what will be; it goes on to be readable when the upload is finished or discarded."""
+
+    def keep(self) -> Content:
+        """Make it durable, and readable under its SHA-256. It is also here until `discard`."""
+
+    def close(self) -> None: ...
+    def discard(self) -> None:
+        """Remove it."""
+
+
 class FileStore(Protocol):
     """Where large things lie, by the SHA-256 of their bytes: the same bytes are stored once. Its methods block."""
 
     def begin(self) -> Incoming: ...
+    def stage(self, name: str) -> Staged:
+        """The unfinished upload of this name (a UUID), as far as it has come; a new one if there is none."""
+
+    def open(self, sha256: str) -> Readable:
+        """What was kept. Raises `StorageUnavailable` if it is not there."""
+
     def pieces(self, sha256: str) -> Iterator[bytes]:
         """The bytes, in pieces of at most 256 KiB. Raises `StorageUnavailable` if they are not there."""
 

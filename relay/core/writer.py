@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from relay.core.model import Appended, Draft, Entry
-from relay.core.ports import AlreadyThere, StorageUnavailable, Store
-from relay.protocol.errors import ErrorCode, ReplyError, unknown_project
+from relay.core.ports import AlreadyThere, StorageUnavailable, Store, Tx
+from relay.protocol.errors import ErrorCode, ReplyError, unknown_blob, unknown_project
 
 log = logging.getLogger(__name__)
 
@@ -128,7 +128,10 @@ class JournalWriter:
     async def _commit(self, batch: Sequence[_Offered]) -> None:
         try:
             try:
-                await self._append_new(batch)
+                if any(offered.draft.blob is not None for offered in batch):
+                    await self._append_or_find(batch)
+                else:
+                    await self._append_new(batch)
             except AlreadyThere:
                 await self._append_or_find(batch)
         except StorageUnavailable as error:
@@ -168,13 +171,14 @@ class JournalWriter:
                 offered.answer(Appended(offset=offset, duplicate=False))
 
     async def _append_or_find(self, batch: Sequence[_Offered]) -> None:
-        """Some ids are in the journal already, or twice in the batch: look, under the heads' locks."""
+        """Some ids are in the journal already, or twice in the batch, or some refer to blobs: look, under locks."""
         outcomes: list[Appended | ReplyError] = []
         entries: dict[int, list[Entry]] = {}
         now_us = self._now_us()
         async with self._store.transaction() as tx:
             held = await tx.journal.lock({offered.project_id for offered in batch})
             heads = {project_id: bounds.head for project_id, bounds in held.items()}
+            blobs = await _hold_blobs(tx, batch)
             for offered in batch:
                 project_id, draft = offered.project_id, offered.draft
                 if project_id not in heads:
@@ -187,6 +191,9 @@ class JournalWriter:
                     known = found.get((draft.sender_id, draft.id))
                 if known is not None:
                     outcomes.append(Appended(offset=known, duplicate=True))
+                    continue
+                if draft.blob is not None and draft.blob not in blobs:
+                    outcomes.append(unknown_blob())
                     continue
                 heads[project_id] += 1
                 of_project.append(Entry(project_id=project_id, offset=heads[project_id], at_us=now_us, draft=draft))
@@ -202,6 +209,12 @@ class JournalWriter:
         for project_id, of_project in entries.items():
             if of_project:
                 self._on_committed(project_id, of_project)
+
+
+async def _hold_blobs(tx: Tx, batch: Sequence[_Offered]) -> set[str]:
+    """The blobs that are referred to, as far as they are still there; they stay for the transaction."""
+    wanted = {offered.draft.blob for offered in batch if offered.draft.blob is not None}
+    return await tx.blobs.hold(wanted) if wanted else set()
 
 
 def _offset_in(entries: Sequence[Entry], draft: Draft) -> int | None:

@@ -74,6 +74,11 @@ def unknown_site() -> ReplyError:
     return ReplyError(ErrorCode.UNKNOWN_SITE, "there is no such site")
 
 
+def unknown_blob() -> ReplyError:
+    """The same words for a blob that does not exist and for one that the caller may not read."""
+    return ReplyError(ErrorCode.UNKNOWN_BLOB, "there is no such blob among those of this site")
+
+
 def forbidden(message: str) -> ReplyError:
     """The caller is known and takes part, but this is not for its role."""
     return ReplyError(ErrorCode.FORBIDDEN, message)

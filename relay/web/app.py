@@ -26,6 +26,7 @@ from relay.core.rounds import Rounds
 from relay.protocol.errors import ReplyError
 from relay.web import legacy
 from relay.web.auth import Authenticator
+from relay.web.blobs import BlobDoor
 from relay.web.calls import CallDoor
 from relay.web.events import KEEP_ALIVE_S, EventDoor
 from relay.web.health import Health
@@ -109,6 +110,9 @@ def _bus(database: Database, settings: Settings, node: Node) -> FileBus | Postgr
 def _relay(node: Node, auth: Authenticator, settings: Settings) -> Relay:
     door = SocketDoor(node, auth, settings)
     health = Health(node, settings, lambda: door.draining)
+    files = LocalFiles(settings.data_dir / "files")
+    blobs = BlobDoor(node, auth, settings, files)
+    door.on_drain.append(blobs.uploads.interrupt)
     app = Starlette(
         routes=[
             WebSocketRoute(SOCKET_PATH, door.serve),
@@ -116,7 +120,8 @@ def _relay(node: Node, auth: Authenticator, settings: Settings) -> Relay:
             *EventDoor(node, auth, lambda: door.draining, min(KEEP_ALIVE_S, settings.ping_interval_s)).routes(),
             *CallDoor(node, auth, settings.ping_interval_s).routes(),
             *MetricsDoor(node, auth, settings.metrics_token).routes(),
-            *legacy.routes(node, auth, settings, LocalFiles(settings.data_dir / "files")),
+            *blobs.routes(),
+            *legacy.routes(node, auth, settings, files),
         ],
         exception_handlers={ReplyError: _refused},
     )

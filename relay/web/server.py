@@ -18,6 +18,7 @@ import uvicorn
 from relay import __version__
 from relay.config import Settings
 from relay.web.app import Relay, running
+from relay.web.connection import RelayHttp
 from relay.web.transport import RelayProtocol
 
 log = logging.getLogger(__name__)
@@ -78,7 +79,7 @@ def _config(settings: Settings, relay: Relay) -> uvicorn.Config:
         relay.app,
         lifespan="off",
         loop="none",
-        http="httptools",
+        http=RelayHttp,
         ws=RelayProtocol,
         ws_max_size=settings.inline_bytes + _FRAME_HEADER_BYTES,
         ws_ping_interval=settings.ping_interval_s,

@@ -15,7 +15,7 @@ import logging
 import random
 import secrets
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from starlette.websockets import WebSocket
@@ -50,6 +50,8 @@ class SocketDoor:
         self._auth = auth
         self._settings = settings
         self.draining = False
+        self.on_drain: list[Callable[[], None]] = []
+        """Called when the relay begins to stop."""
 
     async def serve(self, websocket: WebSocket) -> None:
         """One WebSocket from its request to its end."""
@@ -198,6 +200,8 @@ class SocketDoor:
     async def drain(self) -> None:
         """Say goodbye to all and close them, a few at a time; wait until they are gone, or the time is up."""
         self.draining = True
+        for callback in self.on_drain:
+            callback()
         for reader in list(self._node.readers):
             reader.end()
         sessions = list(self._node.all_sessions())

@@ -1,0 +1,407 @@
+"""Uploads while they run: one writer each, whose bytes are on disk before they count, and readers that follow it.
+
+- An upload's `offset` is what is on disk. It is told, and read, no further; after a crash the file's length says it.
+- One request writes at a time. Another that comes with the same offset takes its place: the first one's connection is
+  dead, as a rule, and the relay has not noticed yet.
+- Whoever reads along (`Upload.follow`) is woken for each piece. It gets the last byte only once all of them have been
+  checked, and is told when there will be no more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from relay.core import blobs
+from relay.core.blobs import BlobLimits
+from relay.core.model import Blob, Content
+from relay.core.node import Node
+from relay.core.ports import FileStore, Staged
+from relay.protocol.errors import ErrorCode, ReplyError, unknown_blob
+
+log = logging.getLogger(__name__)
+
+IDLE_UPLOADS = 64
+"""Uploads that nobody is at, of which the file stays open and the hash so far is remembered."""
+PIECE_BYTES = 256 * 1024
+"""As much may wait while a piece is written."""
+COPY_BYTES = 1024 * 1024
+COPY_PATIENCE_S = 60.0
+USED_PART_S = 600.0
+"""How long a part stays after it was put together with others: a request that was cut off can be sent again."""
+
+
+class WrongOffset(ReplyError):
+    """The client is not where the upload is."""
+
+    def __init__(self, offset: int) -> None:
+        super().__init__(ErrorCode.CONFLICT, f"the upload is at {offset}; go on from there", {"offset": offset})
+
+
+class ChecksumMismatch(ReplyError):
+    """The bytes are not what the client said they are; they are forgotten."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(ErrorCode.INVALID, f"checksum mismatch: {what}", {"checksum": "mismatch"})
+
+
+class Interrupted(ReplyError):
+    """Another request has taken over, nothing has come for too long, or the relay stops. What came is kept."""
+
+    def __init__(self) -> None:
+        super().__init__(ErrorCode.CONFLICT, "the upload was interrupted; ask for its offset, and go on")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Checksum:
+    """What a piece must have: an algorithm of `hashlib`, and its digest."""
+
+    algorithm: str
+    digest: bytes
+
+
+class Upload:
+    """One upload that somebody writes or reads. See the module."""
+
+    def __init__(self, blob: Blob, staged: Staged | None) -> None:
+        self.blob = blob
+        self.users = 0
+        self.ended: Blob | ReplyError | None = blob if blob.is_complete else None
+        """What has become of it: the complete blob, or why there is none."""
+        self._staged = staged
+        self._turn = asyncio.Lock()
+        self._scope: asyncio.Timeout | None = None
+        self._news = asyncio.Event()
+
+    @property
+    def staged(self) -> Staged:
+        """Its bytes, while it is not complete."""
+        assert self._staged is not None
+        return self._staged
+
+    @property
+    def offset(self) -> int:
+        return self.ended.size or 0 if isinstance(self.ended, Blob) else self.staged.size
+
+    def close(self) -> None:
+        if self._staged is not None:
+            self._staged.close()
+
+    @property
+    def is_whole(self) -> bool:
+        return self.blob.size is not None and self.offset == self.blob.size
+
+    # --- writing
+
+    @asynccontextmanager
+    async def turn(self, offset: int | None) -> AsyncIterator[None]:
+        """The right to write, or to end it; whoever has it is interrupted, if the caller is where the upload is.
+
+        Raises:
+            WrongOffset: it is elsewhere.
+            ReplyError: `unknown_blob`, it is gone meanwhile.
+        """
+        if offset is not None and offset != self.offset:
+            raise WrongOffset(self.offset)
+        self.interrupt()
+        async with self._turn:
+            if isinstance(self.ended, ReplyError):
+                raise self.ended
+            if offset is not None and offset != self.offset:
+                raise WrongOffset(self.offset)
+            yield
+
+    def interrupt(self) -> None:
+        """Have who writes now stop after the piece that it is at."""
+        if self._scope is not None and not self._scope.expired():
+            self._scope.reschedule(0)
+
+    async def receive(
+        self, chunks: AsyncIterator[bytes], *, limit: int, patience_s: float, checksum: Checksum | None = None
+    ) -> None:
+        """Append bytes as they come. What came before an error is kept, unless it was to be checked as a whole.
+
+        Args:
+            limit: how long the upload may become.
+            patience_s: how long the next of them may take.
+
+        Raises:
+            Interrupted, ChecksumMismatch; ReplyError: `too_large`.
+            StorageFull, StorageUnavailable: the disk does not take it.
+        """
+        if checksum is not None:
+            await asyncio.to_thread(self.staged.hold)
+        try:
+            check = None if checksum is None else hashlib.new(checksum.algorithm)
+            await self._append(chunks, limit, patience_s, check)
+            if checksum is not None and check is not None and check.digest() != checksum.digest:
+                raise ChecksumMismatch(f"the {checksum.algorithm} of the piece is another")
+        except BaseException:
+            if checksum is not None:
+                await settled(asyncio.create_task(asyncio.to_thread(self.staged.revert)))
+            raise
+        if checksum is not None:
+            await asyncio.to_thread(self.staged.release)
+            self._moved()
+
+    async def _append(
+        self, chunks: AsyncIterator[bytes], limit: int, patience_s: float, check: hashlib._Hash | None
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        room = limit - self.offset
+        pump = _Pump(lambda piece: self._write(piece, check), self._moved)
+        try:
+            async with asyncio.timeout(patience_s) as self._scope:
+                async for chunk in chunks:
+                    room -= len(chunk)
+                    if room < 0:
+                        raise blobs.too_large(limit, "the upload has at most")
+                    self._scope.reschedule(loop.time() + patience_s)
+                    await pump.put(chunk)
+        except TimeoutError:
+            raise Interrupted from None
+        finally:
+            self._scope = None
+            await pump.close()
+
+    def _write(self, piece: bytes, check: hashlib._Hash | None) -> None:
+        self.staged.write(piece)
+        if check is not None:
+            check.update(piece)
+
+    def _moved(self) -> None:
+        news, self._news = self._news, asyncio.Event()
+        news.set()
+
+    def end(self, outcome: Blob | ReplyError) -> None:
+        """It is complete, or there will be no more of it."""
+        if self.ended is None:
+            self.ended = outcome
+            self._moved()
+
+    # --- reading along
+
+    async def follow(self, at: int, patience_s: float) -> int:
+        """Wait until there is something to read at this position; returns where that ends.
+
+        Raises:
+            ReplyError: there will be no more. TimeoutError: nothing has come for so long.
+        """
+        while True:
+            if isinstance(self.ended, ReplyError):
+                raise self.ended
+            end = self._readable()
+            if end > at or self.ended is not None:
+                return end
+            async with asyncio.timeout(patience_s):
+                await self._news.wait()
+
+    def _readable(self) -> int:
+        if isinstance(self.ended, Blob):
+            return self.ended.size or 0
+        return self.offset - 1 if self.is_whole else self.offset
+
+
+async def settled(task: asyncio.Task[Any]) -> None:
+    """Wait until a task is done, however often the caller is cancelled meanwhile; the cancellation goes on after."""
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
+
+
+class _Pump:
+    """Writes what is put, in a thread. What comes while it writes goes into the next write together, so that little
+    waits for long and much goes in large pieces.
+    """
+
+    def __init__(self, write: Callable[[bytes], None], moved: Callable[[], None]) -> None:
+        self._write = write
+        self._moved = moved
+        self._waiting: list[bytes] = []
+        self._size = 0
+        self._task: asyncio.Task[None] | None = None
+        self._taken = asyncio.Event()
+
+    async def put(self, data: bytes) -> None:
+        """Raises what writing has raised."""
+        while self._size >= PIECE_BYTES and self._task is not None and not self._task.done():
+            self._taken.clear()
+            await self._taken.wait()
+        if self._task is not None and self._task.done():
+            self._task.result()
+        self._waiting.append(data)
+        self._size += len(data)
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._run(), name="upload-write")
+
+    async def close(self) -> None:
+        """All that was put is written. Raises what writing has raised."""
+        if self._task is not None:
+            await settled(self._task)
+            self._task.result()
+
+    async def _run(self) -> None:
+        try:
+            while self._waiting:
+                piece = b"".join(self._waiting)
+                self._waiting.clear()
+                self._size = 0
+                self._taken.set()
+                await asyncio.to_thread(self._write, piece)
+                self._moved()
+        finally:
+            self._taken.set()
+
+
+class Uploads:
+    """The uploads that this process is at. One per process."""
+
+    def __init__(self, node: Node, files: FileStore, limits: BlobLimits) -> None:
+        self.node = node
+        self.files = files
+        self.limits = limits
+        self._open: OrderedDict[str, Upload] = OrderedDict()
+        self._opening = asyncio.Lock()
+
+    @asynccontextmanager
+    async def use(self, blob: Blob) -> AsyncIterator[Upload]:
+        """The upload of an unfinished blob, for as long as the block."""
+        upload = await self._get(blob)
+        upload.users += 1
+        try:
+            yield upload
+        finally:
+            upload.users -= 1
+            self._let_go(upload)
+
+    async def _get(self, blob: Blob) -> Upload:
+        async with self._opening:
+            upload = self._open.get(blob.id)
+            if upload is None:
+                async with self.node.store.snapshot() as tx:
+                    now = await tx.blobs.get(blob.id)
+                if now is None:
+                    raise unknown_blob()
+                if now.is_complete:  # since the caller has looked
+                    return Upload(now, None)
+                upload = Upload(now, await asyncio.to_thread(self.files.stage, now.id))
+                self._open[now.id] = upload
+            elif upload.blob.size is None:
+                upload.blob = blob
+            self._open.move_to_end(blob.id)
+            return upload
+
+    def _let_go(self, upload: Upload) -> None:
+        """Close the files of uploads that have ended, and of those that nobody is at the ones left longest ago."""
+        if upload.ended is not None and not upload.users:
+            if self._open.get(upload.blob.id) is upload:
+                del self._open[upload.blob.id]
+            upload.close()
+        idle = [one for one in self._open.values() if not one.users]
+        for one in idle[: max(0, len(idle) - IDLE_UPLOADS)]:
+            del self._open[one.blob.id]
+            one.close()
+
+    def interrupt(self) -> None:
+        """The relay stops: who writes is to come again, who reads along too."""
+        for upload in self._open.values():
+            upload.interrupt()
+
+    async def if_whole(self, upload: Upload) -> None:
+        """Finish an upload of which all is there, though nobody has said so: the relay was killed in between.
+
+        Raises:
+            As `finish` does.
+        """
+        if upload.is_whole and upload.ended is None:
+            async with upload.turn(None):
+                await self.finish(upload)
+
+    # --- the end of an upload
+
+    async def finish(self, upload: Upload) -> Blob:
+        """All is there: check it, give it its place, and say so. To be called in the upload's `turn`; may be repeated.
+
+        Raises:
+            ChecksumMismatch: it is not what was announced; then it is gone.
+            StorageFull, StorageUnavailable: try again.
+        """
+        if isinstance(upload.ended, Blob):
+            return upload.ended
+        finishing = asyncio.create_task(self._finish(upload), name="upload-finish")
+        await settled(finishing)  # not cut off with the request that began it: the bytes are all there
+        return finishing.result()
+
+    async def _finish(self, upload: Upload) -> Blob:
+        blob = upload.blob
+        digest = await asyncio.to_thread(upload.staged.digest)
+        if blob.sha256 is not None and digest != blob.sha256:
+            error = ChecksumMismatch("the SHA-256 of the whole is not the announced one; the upload was dropped")
+            await self.drop(upload, error)
+            raise error
+        complete = await self._record(blob, await asyncio.to_thread(upload.staged.keep))
+        upload.end(complete or unknown_blob())
+        await asyncio.to_thread(upload.staged.discard)
+        if complete is None:
+            raise unknown_blob()
+        return complete
+
+    async def _record(self, blob: Blob, content: Content) -> Blob | None:
+        """None, if the blob has gone meanwhile, with its project."""
+        now_us = self.node.now_us()
+        expires_us = blob.expires_us if blob.is_part else None
+        async with self.node.store.transaction() as tx:
+            await tx.blobs.complete(
+                blob.id, size=content.size, sha256=content.sha256, expires_us=expires_us, now_us=now_us
+            )
+            return await tx.blobs.get(blob.id)
+
+    async def drop(self, upload: Upload, why: ReplyError) -> None:
+        """End an upload that is not complete. Who reads along is told."""
+        await blobs.withdraw(self.node, upload.blob)
+        upload.end(why)
+        await asyncio.to_thread(upload.staged.discard)
+
+    # --- parts
+
+    async def put_together(self, blob: Blob, parts: Sequence[Blob]) -> Blob:
+        """One blob of several complete parts, in their order.
+
+        Raises:
+            As `finish` does.
+        """
+        async with self.use(blob) as upload, upload.turn(0):
+            try:
+                for part in parts:
+                    await upload.receive(self._bytes_of(part), limit=blob.size or 0, patience_s=COPY_PATIENCE_S)
+                complete = await self.finish(upload)
+            except BaseException as error:
+                if upload.ended is None:
+                    why = error if isinstance(error, ReplyError) else unknown_blob()
+                    await settled(asyncio.create_task(self.drop(upload, why)))
+                raise
+        until_us = self.node.now_us() + int(USED_PART_S * 1e6)
+        async with self.node.store.transaction() as tx:
+            for part in parts:
+                await tx.blobs.extend(part.id, min(until_us, part.expires_us or until_us))
+        return complete
+
+    async def _bytes_of(self, part: Blob) -> AsyncIterator[bytes]:
+        reader, at = await asyncio.to_thread(self.files.open, part.sha256 or ""), 0
+        try:
+            while piece := await asyncio.to_thread(reader.read, at, COPY_BYTES):
+                yield piece
+                at += len(piece)
+        finally:
+            reader.close()
