@@ -86,8 +86,8 @@ class BlobDoor:
         }
         return [
             Route(BASE, self._answering(all_), methods=list(all_)),
-            Route(BASE + "{id}/link/", self._answering({"POST": self.link}), methods=["POST"]),
-            *(Route(BASE + "{id}" + end, self._answering(one), methods=[*one, "POST"]) for end in ("", "/")),
+            Route(BASE + "{blob}/link/", self._answering({"POST": self.link}), methods=["POST"]),
+            Route(BASE + "{blob}", self._answering(one), methods=[*one, "POST"]),
         ]
 
     def _answering(self, handlers: Mapping[str, Handler]) -> Handler:
@@ -240,7 +240,7 @@ class BlobDoor:
 
     async def link(self, request: Request) -> Response:
         identity = await self._auth.site(request.headers)
-        blob = await blobs.readable(self._node, identity.principal, identity.site.id, request.path_params["id"])
+        blob = await blobs.readable(self._node, identity.principal, identity.site.id, request.path_params["blob"])
         body = await request.body()
         try:
             wish = msgspec.json.decode(body, type=LinkBody) if body else LinkBody()
@@ -256,7 +256,7 @@ class BlobDoor:
     # --- who asks, and for what
 
     async def _readable(self, request: Request) -> Blob:
-        blob_id = request.path_params["id"]
+        blob_id = request.path_params["blob"]
         if "signature" in request.query_params and request.method in ("GET", "HEAD"):
             identity = await self._links.site(blob_id, request.query_params)
         else:
@@ -265,7 +265,7 @@ class BlobDoor:
 
     async def _own(self, request: Request) -> Blob:
         identity = await self._auth.site(request.headers)
-        return await blobs.own(self._node, identity.principal, identity.site.id, request.path_params["id"])
+        return await blobs.own(self._node, identity.principal, identity.site.id, request.path_params["blob"])
 
 
 def _refusal(error: ReplyError) -> Response:

@@ -19,7 +19,7 @@ from relay.core.files import LISTS
 from relay.core.model import PUBLISHABLE, Group, Kind, User
 from relay.core.run_states import Status
 from relay.core.users import Member
-from relay.web import app, events
+from relay.web import app, blobs, events
 from relay.web.legacy import bodies
 from relay.web.legacy.door import PAGE
 from relay.web.legacy.runs import PATIENCE_S
@@ -119,8 +119,10 @@ def test_a_run_that_is_shown_whole_has_the_fields_of_a_run() -> None:
     assert described("RunWhole") == described("Run")
 
 
-@pytest.mark.parametrize(("name", "struct"), [("Publish", events.PublishBody), ("Ack", events.AckBody)])
-def test_a_body_of_the_events_has_the_fields_that_the_relay_reads(name: str, struct: type[msgspec.Struct]) -> None:
+@pytest.mark.parametrize(
+    ("name", "struct"), [("Publish", events.PublishBody), ("Ack", events.AckBody), ("LinkInput", blobs.LinkBody)]
+)
+def test_a_body_has_the_fields_that_the_relay_reads(name: str, struct: type[msgspec.Struct]) -> None:
     assert described(name)[0] == set(struct.__struct_fields__)
 
 

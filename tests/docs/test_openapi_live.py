@@ -25,6 +25,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from tests.blobs.tus import STREAM
 from tests.conformance.realm import API, TASKS, Account
 from tests.docs.documents import DOCS
 from tests.support.relay import RelayProcess
@@ -42,6 +43,7 @@ TIMEOUT_S = 30.0
 
 Case: TypeAlias = "schemathesis.Case[Any]"
 
+schemathesis.serializer.alias(STREAM, "application/octet-stream")
 schema = schemathesis.openapi.from_path(DOCS / "openapi.yaml")
 relaxed = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
 
@@ -89,7 +91,7 @@ def furnished(url: str, http: httpx.Client, session: requests.Session) -> World:
     user = made(OPERATOR, "POST", "/users/", {"username": "spare"})
     group = made(OPERATOR, "POST", "/groups/", {"name": "spare"})
     ids = {"sites": site, "projects": part["project"]["id"], "project-participants": part["id"], "runs": run["id"]}
-    names = {"site": site, "site_id": site, "project": ids["projects"], "run": run["id"], "offset": 1}
+    names = {"site": site, "site_id": site, "project": ids["projects"], "run": run["id"], "offset": 1, "blob": 0}
     spare = {"users": number_in(user["url"]), "groups": number_in(group["url"])}
     return World(url=url, session=session, ids=ids | names, site_uid=uid, spare=spare)
 
