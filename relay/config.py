@@ -124,6 +124,9 @@ class Settings:
     legacy_dwell_s: float = setting(6.0, "seconds for which polls show a run as Preparing at least", least=0, most=600)
 
     upload_bytes: int = setting(16 * 1024 * MIB, "longest upload of files of a run", least=1024)
+    upload_stall_s: float = setting(
+        60.0, "seconds without a byte after which a request's body is given up", least=0.1, most=3600
+    )
     upload_files: int = setting(16, "files in one upload", least=1, most=1000)
     project_bytes: int = setting(0, "bytes that the files and blobs of a project may take; 0 for any", least=0)
     site_blob_bytes: int = setting(0, "bytes that the blobs of one site may take; 0 for any", least=0)

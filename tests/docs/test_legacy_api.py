@@ -121,6 +121,7 @@ def test_the_numbers_are_the_defaults() -> None:
     settings = Settings()
     assert f"Connected for {settings.heartbeat_s:.0f} s" in flat()
     assert f"{settings.upload_bytes // 2**30} GiB (`STARFISH_UPLOAD_BYTES`)" in flat()
+    assert f"{settings.upload_stall_s:.0f} s (`STARFISH_UPLOAD_STALL_S`)" in flat()
     assert f"{settings.upload_files} files (`STARFISH_UPLOAD_FILES`)" in flat()
     assert f"tries again for {PATIENCE_S:.0f} s" in flat()
     assert f"(`STARFISH_LEGACY_DWELL_S`, {settings.legacy_dwell_s:.0f} s unless set)" in flat()

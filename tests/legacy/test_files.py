@@ -22,6 +22,7 @@ from tests.support.relay import RelayProcess
 
 MIB = 1024 * 1024
 GROWTH_BYTES = 64 * MIB
+STALL_S = 2.0
 
 
 async def send(
@@ -177,24 +178,30 @@ async def test_an_upload_that_breaks_off_leaves_nothing(realm: Realm, polled_rel
     run = (await batch(realm, team))[team.participant.uid]
     before = kept(polled_relay)
     head = bulk.head_of({"run": run, "task_seq": 1, "round_seq": 1}, "logs", "logs.txt")
-    request = "\r\n".join(
-        [
-            f"POST {API}/runs-action/upload/ HTTP/1.1",
-            "Host: relay",
-            f"Authorization: {realm.guest.authorization}",
-            f"Content-Type: {bulk.MULTIPART['Content-Type']}",
-            f"Content-Length: {len(head) + 8 * MIB}",
-        ]
-    )
-    reader, writer = await asyncio.open_connection(polled_relay.host, polled_relay.port)
-    writer.write(f"{request}\r\n\r\n".encode() + head + os.urandom(4 * MIB))
-    await writer.drain()
+    reader, writer = await begun(polled_relay, realm.guest, head + os.urandom(4 * MIB), of=8 * MIB)
     await until(lambda: bool(unfinished(polled_relay)))
     writer.transport.abort()
     await until(lambda: not unfinished(polled_relay))
     assert await reader.read() == b""
     assert kept(polled_relay) == before
     assert body_of(await realm.rest("GET", f"runs/{run}/", realm.guest), 200)["logs"] == []
+
+
+async def begun(
+    relay: RelayProcess, account: Account, part: bytes, *, of: int
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection on which the first part of an upload has been sent."""
+    request = [
+        f"POST {API}/runs-action/upload/ HTTP/1.1",
+        "Host: relay",
+        f"Authorization: {account.authorization}",
+        f"Content-Type: {bulk.MULTIPART['Content-Type']}",
+        f"Content-Length: {of}",
+    ]
+    reader, writer = await asyncio.open_connection(relay.host, relay.port)
+    writer.write("\r\n".join([*request, "", ""]).encode() + part)
+    await writer.drain()
+    return reader, writer
 
 
 async def test_an_upload_that_ends_too_early_leaves_nothing(realm: Realm, polled_relay: RelayProcess) -> None:
@@ -223,7 +230,7 @@ async def test_an_upload_to_a_run_of_others_leaves_nothing(realm: Realm, polled_
 
 @pytest.fixture(scope="module")
 def narrow_relay(request: pytest.FixtureRequest) -> Iterator[RelayProcess]:
-    limits = {"UPLOAD_BYTES": f"{MIB}", "UPLOAD_FILES": "2", "PROJECT_BYTES": f"{MIB}"}
+    limits = {"UPLOAD_BYTES": f"{MIB}", "UPLOAD_FILES": "2", "PROJECT_BYTES": f"{MIB}", "UPLOAD_STALL_S": f"{STALL_S}"}
     with peopled_relay(request, "sqlite", {f"STARFISH_{name}": value for name, value in limits.items()}) as relay:
         yield relay
 
@@ -251,6 +258,22 @@ async def test_an_upload_has_a_longest(narrow: tuple[Realm, Team, int], narrow_r
 
     answer = await realm.rest("POST", "runs-action/upload/", realm.guest, content=unsaid(), headers=bulk.MULTIPART)
     assert body_of(answer, 413) == {"detail": f"Request body exceeds {MIB} bytes."}
+    assert kept(narrow_relay) == before
+
+
+async def test_an_upload_of_which_nothing_more_comes(
+    narrow: tuple[Realm, Team, int], narrow_relay: RelayProcess
+) -> None:
+    """A peer that is gone without a word would hold its file for ever."""
+    realm, _, run = narrow
+    before = kept(narrow_relay)
+    head = bulk.head_of({"run": run, "task_seq": 1, "round_seq": 1}, "logs", "logs.txt")
+    reader, writer = await begun(narrow_relay, realm.guest, head + b"half a l", of=MIB)
+    async with asyncio.timeout(20):
+        answer = await reader.read()  # to its end: the connection is closed
+    writer.close()
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert answer.endswith(b'{"detail":"Request body broke off: no byte for 2 s."}')
     assert kept(narrow_relay) == before
 
 

@@ -5,6 +5,7 @@ Bodies are small here and are read whole, up to a limit; uploads of files go the
 
 from __future__ import annotations
 
+import asyncio
 import email
 import email.policy
 import json
@@ -33,13 +34,13 @@ def media_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-async def read(request: Request) -> Any:
+async def read(request: Request, *, stall_s: float) -> Any:
     """The body as data. A form is an object of strings, in which the last of several values counts; no body is `{}`.
 
     Raises:
-        Refused: 400, 413 or 415.
+        Refused: 400, 408, 413 or 415.
     """
-    raw = await _whole(request)
+    raw = await _whole(request, stall_s)
     if not raw:
         return {}
     match media_type(request):
@@ -57,13 +58,31 @@ def unsupported(request: Request) -> Refused:
     return detail(415, f'Unsupported media type "{given}" in request.')
 
 
-async def _whole(request: Request) -> bytes:
+async def chunks(request: Request, stall_s: float) -> AsyncIterator[bytes]:
+    """The body as it comes in.
+
+    Raises:
+        Refused: 408, if no byte has come for so many seconds: a peer that is gone may never say so.
+    """
+    stream = aiter(request.stream())
+    while True:
+        try:
+            async with asyncio.timeout(stall_s):
+                chunk = await anext(stream, None)
+        except TimeoutError:
+            words = f"Request body broke off: no byte for {stall_s:g} s."
+            raise detail(408, words, {"Connection": "close"}) from None
+        if chunk is None:
+            return
+        yield chunk
+
+
+async def _whole(request: Request, stall_s: float) -> bytes:
     if int(request.headers.get("content-length") or 0) > MAX_BYTES:
         raise too_large(MAX_BYTES)
     parts: list[bytes] = []
     size = 0
-    stream: AsyncIterator[bytes] = request.stream()
-    async for part in stream:
+    async for part in chunks(request, stall_s):
         size += len(part)
         if size > MAX_BYTES:
             raise too_large(MAX_BYTES)

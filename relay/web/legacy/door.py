@@ -96,7 +96,7 @@ class Asked:
 
     async def data(self) -> Any:
         """The body; `{}` if there is none."""
-        return await bodies.read(self.request)
+        return await bodies.read(self.request, stall_s=self.door.settings.upload_stall_s)
 
     def url(self, path: str) -> str:
         """The absolute URL of a path below the API's; it keeps the format that this request asks for."""

@@ -31,8 +31,15 @@ async def upload(asked: Asked) -> Answer:
         data = await asked.data()
         await _add(asked, Upload(fields=_strings(data)))
         return Answer()
-    limits = {"max_bytes": door.settings.upload_bytes, "max_files": door.settings.upload_files}
-    async with received(asked.request, door.files, _PARAMS, **limits) as arrived:
+    settings = door.settings
+    async with received(
+        asked.request,
+        door.files,
+        _PARAMS,
+        max_bytes=settings.upload_bytes,
+        max_files=settings.upload_files,
+        stall_s=settings.upload_stall_s,
+    ) as arrived:
         await _add(asked, arrived)
     return Answer()
 

@@ -14,7 +14,7 @@ from streaming_form_data.targets import BaseTarget
 from relay.core.files import LISTS, Arrived
 from relay.core.ports import FileStore, Incoming
 from relay.web.legacy.answers import Refused, bad
-from relay.web.legacy.bodies import too_large
+from relay.web.legacy.bodies import chunks, too_large
 
 PIECE_BYTES = 256 * 1024
 FIELD_BYTES = 256
@@ -30,7 +30,7 @@ class Upload:
 
 @asynccontextmanager
 async def received(
-    request: Request, store: FileStore, names: tuple[str, ...], *, max_bytes: int, max_files: int
+    request: Request, store: FileStore, names: tuple[str, ...], *, max_bytes: int, max_files: int, stall_s: float
 ) -> AsyncIterator[Upload]:
     """The upload of a request, whole. What of it was not kept by the end of the block is gone after it.
 
@@ -38,7 +38,7 @@ async def received(
         names: the text fields that are wanted; others are skipped.
 
     Raises:
-        Refused: 400 for a body that is no multipart form or breaks off, 413.
+        Refused: 400 for a body that is no multipart form or breaks off, 408, 413.
         StorageFull, StorageUnavailable: the disk does not take it.
     """
     if int(request.headers.get("content-length") or 0) > max_bytes:
@@ -53,7 +53,7 @@ async def received(
     for name, target in {**files, **fields}.items():
         parser.register(name, target)
     try:
-        await _feed(request, parser, max_bytes)
+        await _feed(chunks(request, stall_s), parser, max_bytes)
         if any(target.is_open for target in files.values()):
             raise bad({"detail": "Multipart form parse error - the body breaks off"})
         yield upload
@@ -62,11 +62,11 @@ async def received(
             incoming.discard()
 
 
-async def _feed(request: Request, parser: StreamingFormDataParser, max_bytes: int) -> None:
+async def _feed(body: AsyncIterator[bytes], parser: StreamingFormDataParser, max_bytes: int) -> None:
     """Parsing writes to the disk and hashes: it is done in a thread, a piece at a time."""
     waiting: list[bytes] = []
     size = total = 0
-    async for chunk in request.stream():
+    async for chunk in body:
         waiting.append(chunk)
         size += len(chunk)
         total += len(chunk)
