@@ -6,6 +6,8 @@ Invariants:
   does not turn up is read from the journal.
 - `head` and `members` change only by applying an entry, so a lane that is at `head` knows exactly the members of that
   moment. Nothing in between awaits: a session goes live in one step.
+- What goes to everybody and was committed together is written to a socket together: with a thousand sites, one call
+  each for a commit, not for an event.
 - The tail is bounded by entries and by bytes. A lane that is behind it reads the journal itself (`relay.core.outbox`).
 """
 
@@ -14,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
@@ -26,6 +28,8 @@ from relay.protocol.position import JournalBounds
 
 GAP_PATIENCE_S = 0.05
 """How long an entry may be overtaken by later ones before the journal is asked for it."""
+BURST_BYTES = 64 * 1024
+"""As much as is written at once without asking whether the socket takes more, unless one frame is longer."""
 LOOK_AGAIN_S = 0.5
 """Before the journal is asked again, after the storage did not answer."""
 
@@ -54,6 +58,22 @@ class Shown:
         return self.entry.offset
 
 
+class Burst:
+    """Consecutive entries that are offered together.
+
+    `for_all`: every member may see each of them, so that whoever has sent none itself is written `frames` as it is.
+    """
+
+    __slots__ = ("first", "for_all", "frames", "last", "origins", "shown")
+
+    def __init__(self, shown: Sequence[Shown], *, for_all: bool) -> None:
+        self.shown = shown
+        self.for_all = for_all
+        self.first, self.last = shown[0].offset, shown[-1].offset
+        self.frames = shown[0].frame if len(shown) == 1 else b"".join([one.frame for one in shown])
+        self.origins = {one.entry.draft.origin for one in shown}
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TailLimits:
     """How much of the newest a hub keeps at hand."""
@@ -70,8 +90,8 @@ class Subscriber(Protocol):
     @property
     def session_id(self) -> str | None: ...
 
-    def offer(self, shown: Shown) -> None:
-        """There is a new entry. Called in offset order, and never waits."""
+    def offer(self, burst: Burst) -> None:
+        """There are new entries. Called in offset order, and never waits."""
 
     def pass_by(self, key: Hashable, frame: bytes) -> None:
         """Something transient comes by; a newer one with the same key takes its place."""
@@ -127,10 +147,10 @@ class Hub:
     def advance(self, entries: Sequence[Entry]) -> None:
         """Take entries that have been committed, in whatever order the commits were noticed."""
         for entry in entries:
-            if entry.offset == self.head + 1 and self._loaded:
-                self._apply(self._early.pop(entry.offset, entry))  # what waits here knows the session that published it
-            elif entry.offset is not None and (entry.offset > self.head or not self._loaded):
-                self._early[entry.offset] = entry
+            if entry.offset is not None and (entry.offset > self.head or not self._loaded):
+                known = self._early.get(entry.offset)
+                if known is None or known.draft.origin is None:  # else it knows the session that published it
+                    self._early[entry.offset] = entry
         self._apply_early()
 
     def look(self) -> None:
@@ -149,10 +169,18 @@ class Hub:
             return
         for offset in [offset for offset in self._early if offset <= self.head]:
             del self._early[offset]
-        while (entry := self._early.pop(self.head + 1, None)) is not None:
-            self._apply(entry)
+        while ready := self._take_ready():
+            for burst in _bursts(ready):
+                self._apply(burst)
         if self._early:
             asyncio.get_running_loop().call_later(GAP_PATIENCE_S, self._look_if_gap)
+
+    def _take_ready(self) -> list[Entry]:
+        """What follows on the head, without a gap."""
+        ready: list[Entry] = []
+        while (entry := self._early.pop(self.head + 1 + len(ready), None)) is not None:
+            ready.append(entry)
+        return ready
 
     def _look_if_gap(self) -> None:
         if self._early and not self.deleted:
@@ -192,15 +220,17 @@ class Hub:
             if site_id not in before:
                 self._watcher.member_joined(self, member)
 
-    def _apply(self, entry: Entry) -> None:
-        shown = Shown(entry, frames.of_entry(entry))
-        self.head = shown.offset
-        self._keep(shown)
+    def _apply(self, burst: Burst) -> None:
+        self.head = burst.last
+        for shown in burst.shown:
+            self._keep(shown)
+        entry = burst.shown[-1].entry  # one that changes who takes part is alone
         joined = self._apply_membership(entry)
         for lane in tuple(self.lanes):
-            lane.offer(shown)
-        if entry.draft.receipts:
-            self._watcher.wants_receipt(self, entry)
+            lane.offer(burst)
+        for shown in burst.shown:
+            if shown.entry.draft.receipts:
+                self._watcher.wants_receipt(self, shown.entry)
         if joined is not None:
             self._watcher.member_joined(self, joined)
         if entry.draft.kind is Kind.PARTICIPANT:
@@ -290,6 +320,25 @@ def _members(participants: Iterable[Participant]) -> dict[int, Member]:
         )
         for part in participants
     }
+
+
+def _bursts(entries: Iterable[Entry]) -> Iterator[Burst]:
+    """What may be offered together, made one after the other: applying one can change who sees the next."""
+    together: list[Shown] = []
+    size = 0
+    for entry in entries:
+        shown = Shown(entry, frames.of_entry(entry))
+        alone = entry.draft.audience is not None or entry.draft.kind in (Kind.PARTICIPANT, Kind.PROJECT)
+        if together and (alone or size + len(shown.frame) > BURST_BYTES):
+            yield Burst(together, for_all=True)
+            together, size = [], 0
+        if alone:
+            yield Burst([shown], for_all=False)
+        else:
+            together.append(shown)
+            size += len(shown.frame)
+    if together:
+        yield Burst(together, for_all=True)
 
 
 def _read(draft: Draft) -> JsonObject:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 from relay.core import access, frames
-from relay.core.hub import Hub, Member, Shown
+from relay.core.hub import Burst, Hub, Member, Shown
 from relay.core.ports import Link, StorageUnavailable, Store
 from relay.protocol.errors import CloseCode, SessionClosed
 from relay.protocol.position import JournalBounds
@@ -63,19 +63,23 @@ class Lane:
         self.own: set[int] = set()
         """Offsets after `position` that this very session published: it is not shown them."""
 
-    def offer(self, shown: Shown) -> None:
-        """The hub has a new entry. Write it now if this lane is up to date and the socket takes it; else lag."""
-        if self.position == shown.offset - 1 and self._outbox.is_direct:
-            self.take(shown)
-        else:
+    def offer(self, burst: Burst) -> None:
+        """The hub has new entries. Write them now if this lane is up to date and the socket takes them; else lag."""
+        if self.position + 1 != burst.first or not self._outbox.is_direct:
             self._outbox.wake()
+        elif burst.for_all and self.session_id not in burst.origins and not self.own:
+            self.position = burst.last
+            self._outbox.link.send(burst.frames)
+        else:
+            for shown in burst.shown:
+                self.take(shown)
 
     def take(self, shown: Shown) -> None:
         """Deal with the next entry: send it, or pass over what this site may not see."""
-        self.position = shown.offset
+        self.position = offset = shown.offset
         draft = shown.entry.draft
-        if draft.origin == self.session_id or shown.offset in self.own:
-            self.own.discard(shown.offset)
+        if draft.origin == self.session_id or offset in self.own:
+            self.own.discard(offset)
         elif access.sees(self.member.site_id, self.member.role, draft):
             self._outbox.link.send(shown.frame)
 

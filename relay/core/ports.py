@@ -485,8 +485,8 @@ class Link(Protocol):
     def writable(self) -> bool:
         """False while the socket's buffer is above its high-water mark: write no more than you must."""
 
-    def send(self, frame: bytes) -> None:
-        """Hand over a whole WebSocket frame. Does nothing once the socket is gone."""
+    def send(self, frames: bytes) -> None:
+        """Hand over a whole WebSocket frame, or several. Does nothing once the socket is gone."""
 
     def pending_bytes(self) -> int:
         """Bytes handed over that the operating system has not taken yet."""

@@ -12,7 +12,7 @@ from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 
 from relay.core import access
-from relay.core.hub import Hub, Member, Shown
+from relay.core.hub import Burst, Hub, Member
 from relay.core.model import Entry
 from relay.core.node import Node
 from relay.core.session import Identity
@@ -37,7 +37,7 @@ class Reader:
 
     # --- relay.core.hub.Subscriber
 
-    def offer(self, shown: Shown) -> None:
+    def offer(self, burst: Burst) -> None:
         self._bell.set()
 
     def pass_by(self, key: Hashable, frame: bytes) -> None:

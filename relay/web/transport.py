@@ -36,6 +36,8 @@ class RelayProtocol(WebSocketsSansIOProtocol):
         """The peer has closed by the closing handshake."""
         self._received = 0
         self._moved: tuple[int, int] = (0, 0)
+        self.takes_more = True
+        """`writable.is_set()`, without a call: it is asked once for every delivery."""
 
     def connection_made(self, transport: BaseTransport) -> None:
         super().connection_made(transport)
@@ -43,7 +45,16 @@ class RelayProtocol(WebSocketsSansIOProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        self.takes_more = True
         self.is_lost.set()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self.takes_more = False
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self.takes_more = True
 
     def data_received(self, data: bytes) -> None:
         self._received += len(data)
@@ -107,16 +118,16 @@ class SocketLink:
 
     @property
     def writable(self) -> bool:
-        return self._protocol.writable.is_set()
+        return self._protocol.takes_more
 
     @property
     def left_cleanly(self) -> bool:
         return self._protocol.left_cleanly
 
-    def send(self, frame: bytes) -> None:
+    def send(self, frames: bytes) -> None:
         protocol = self._protocol
         if not (protocol.close_sent or protocol.disconnected):
-            self._write(frame)
+            self._write(frames)
 
     def pending_bytes(self) -> int:
         return self._protocol.transport.get_write_buffer_size()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from relay.core import frames
-from relay.core.hub import TailLimits
+from relay.core.hub import BURST_BYTES, TailLimits
 from relay.core.model import Draft
 from relay.core.outbox import PAGE, RETRY_S, OutboxLimits
 from relay.protocol.errors import CloseCode
@@ -81,6 +81,17 @@ async def test_a_session_is_not_shown_its_own_events_and_another_of_its_site_is(
     await stage.publish(draft(sender=stage.coordinator, origin=sender.name), draft(sender=stage.coordinator))
     assert sender.events == [2]
     assert same_site.events == [1, 2]
+
+
+async def test_what_is_for_everybody_and_committed_together_is_written_once_up_to_a_bound(stage: Stage) -> None:
+    seat, sender = stage.connect(stage.participants[0]), stage.connect(stage.coordinator)
+    long = bytes(BURST_BYTES // 4)
+    to_other = draft(sender=stage.coordinator, audience=frozenset({stage.participants[1].id}))
+    await stage.publish(draft(), draft(origin=sender.name), draft(), to_other, *(draft(long) for _ in range(4)))
+    assert seat.events == [1, 2, 3, 5, 6, 7, 8]
+    assert seat.link.writes == [3, 3, 1], "the fourth is not for this site, and the last would be too much at once"
+    assert sender.events == [1, 3, 4, 5, 6, 7, 8]
+    assert sender.link.writes == [1, 1, 1, 3, 1]
 
 
 # Catching up

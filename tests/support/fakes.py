@@ -290,6 +290,8 @@ class FakeLink:
     def __init__(self, room: int | None = None) -> None:
         self.room = room
         self.frames: list[bytes] = []
+        self.writes: list[int] = []
+        """How many frames were handed over at once."""
         self.is_open = True
         self._unread = 0
         self._stalled = False
@@ -299,10 +301,16 @@ class FakeLink:
     def writable(self) -> bool:
         return not self._stalled and (self.room is None or self._unread < self.room)
 
-    def send(self, frame: bytes) -> None:
-        if self.is_open:
-            self.frames.append(frame)
-            self._unread += 1
+    def send(self, frames: bytes) -> None:
+        if not self.is_open:
+            return
+        before = len(self.frames)
+        while frames:
+            start, length = _head_of(frames)
+            self.frames.append(frames[: start + length])
+            frames = frames[start + length :]
+        self.writes.append(len(self.frames) - before)
+        self._unread += self.writes[-1]
 
     def pending_bytes(self) -> int:
         return self._unread
@@ -346,14 +354,20 @@ class FakeLink:
         return [event.get("offset") for event in events]
 
 
+def _head_of(frame: bytes) -> tuple[int, int]:
+    """Where the body of the first frame starts, and how long it is."""
+    length: int = frame[1]
+    if length == 126:
+        return 4, struct.unpack_from(">H", frame, 2)[0]
+    if length == 127:
+        return 10, struct.unpack_from(">Q", frame, 2)[0]
+    return 2, length
+
+
 def _message(frame: bytes) -> dict[str, Any]:
     """Undo the WebSocket framing (RFC 6455, section 5.2: unmasked, whole) and the protocol's."""
     is_binary = frame[0] & 0x0F == 2
-    length, start = frame[1], 2
-    if length == 126:
-        (length,), start = struct.unpack_from(">H", frame, 2), 4
-    elif length == 127:
-        (length,), start = struct.unpack_from(">Q", frame, 2), 10
+    start, length = _head_of(frame)
     body = frame[start:]
     assert len(body) == length
     if not is_binary:
