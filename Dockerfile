@@ -10,6 +10,7 @@ RUN pip --python /opt/relay/bin/python install --no-deps --require-hashes -r req
 COPY pyproject.toml README.md LICENSE ./
 COPY db ./db
 COPY relay ./relay
+COPY docs/openapi.yaml ./docs/
 RUN pip --python /opt/relay/bin/python install --no-deps .
 
 FROM python:3.13-slim-trixie

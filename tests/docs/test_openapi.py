@@ -15,10 +15,12 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from starlette.routing import BaseRoute, Route
 
 from relay.config import Settings
+from relay.core.calls import METHODS as CALLS
 from relay.core.files import LISTS
 from relay.core.model import PUBLISHABLE, Group, Kind, User
 from relay.core.run_states import Status
 from relay.core.users import Member
+from relay.protocol.envelope import ResumeFrom
 from relay.web import app, blobs, events
 from relay.web.legacy import bodies
 from relay.web.legacy.door import PAGE
@@ -120,7 +122,7 @@ def test_a_run_that_is_shown_whole_has_the_fields_of_a_run() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "struct"), [("Publish", events.PublishBody), ("Ack", events.AckBody), ("LinkInput", blobs.LinkBody)]
+    ("name", "struct"), [("Publish", events.PublishBody), ("Ack", events.AckBody), ("LinkInput", blobs.LinkBody), ("ResumeFrom", ResumeFrom)]
 )
 def test_a_body_has_the_fields_that_the_relay_reads(name: str, struct: type[msgspec.Struct]) -> None:
     assert described(name)[0] == set(struct.__struct_fields__)
@@ -142,6 +144,7 @@ def test_the_words_are_those_of_the_relay() -> None:
     )
     assert set(schemas()["Kind"]["enum"]) == set(Kind)
     assert set(schemas()["ClientKind"]["enum"]) == PUBLISHABLE
+    assert schemas()["Method"]["enum"] == list(CALLS)
     assert set(schemas()["FileType"]["enum"]) == set(LISTS)
 
 

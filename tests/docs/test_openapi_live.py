@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -18,6 +18,7 @@ import requests
 import schemathesis
 from hypothesis import HealthCheck, settings
 from schemathesis.checks import not_a_server_error
+from schemathesis.generation.hypothesis.builder import HypothesisTestConfig, HypothesisTestMode, create_test
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
     response_headers_conformance,
@@ -28,6 +29,7 @@ from schemathesis.specs.openapi.checks import (
 from tests.blobs.tus import STREAM
 from tests.conformance.realm import API, TASKS, Account
 from tests.docs.documents import DOCS
+from tests.docs.test_openapi import operations
 from tests.support.relay import RelayProcess
 
 OWNER = Account(name="owner", password="the owner's password")
@@ -45,7 +47,6 @@ Case: TypeAlias = "schemathesis.Case[Any]"
 
 schemathesis.serializer.alias(STREAM, "application/octet-stream")
 schema = schemathesis.openapi.from_path(DOCS / "openapi.yaml")
-relaxed = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,9 +55,9 @@ class World:
 
     url: str
     session: requests.Session
-    ids: Mapping[str, int]
+    ids: dict[str, int]
     site_uid: str
-    spare: Mapping[str, int]
+    spare: dict[str, int]
     """A user and a group that may be changed; nobody logs in with them."""
 
 
@@ -100,17 +101,31 @@ def number_in(url: str) -> int:
     return int(url.rstrip("/").rpartition("/")[2])
 
 
-@schema.parametrize()
-@settings(max_examples=5, suppress_health_check=relaxed)
-def test_every_answer_is_as_described(case: Case, world: World) -> None:
-    send(case, world)
+LABELS = [f"{method} {path}" for path, method, _ in operations()]
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_every_answer_is_as_described(label: str, world: World) -> None:
+    check(label, world, max_examples=5)
 
 
 @pytest.mark.soak
-@schema.parametrize()
-@settings(max_examples=300, suppress_health_check=relaxed)
-def test_every_answer_is_as_described_for_long(case: Case, world: World) -> None:
-    send(case, world)
+@pytest.mark.parametrize("label", LABELS)
+def test_every_answer_is_as_described_for_long(label: str, world: World) -> None:
+    check(label, world, max_examples=500)
+
+
+def check(label: str, world: World, *, max_examples: int) -> None:
+    """Send what lies on the borders of the schema and beyond them, then so much that is made up."""
+
+    def every_case(case: Case) -> None:
+        send(case, world)
+
+    method, path = label.split()
+    modes = [HypothesisTestMode.EXAMPLES, HypothesisTestMode.COVERAGE, HypothesisTestMode.FUZZING]
+    limits = settings(max_examples=max_examples, deadline=None, suppress_health_check=list(HealthCheck))
+    config = HypothesisTestConfig(project=schema.config, modes=modes, settings=limits)
+    create_test(operation=schema[path][method], test_func=every_case, config=config)()
 
 
 def send(case: Case, world: World) -> None:
@@ -133,9 +148,9 @@ def aim(case: Case, world: World) -> None:
     if resource in world.spare and case.path_parameters:
         case.path_parameters["id"] = world.spare[resource] if case.method != "DELETE" else 10**9
     elif case.path_parameters:
-        keep = case.method == "DELETE"
+        known = world.ids | {"id": world.ids.get(resource, 0)}
         case.path_parameters = {
-            name: 10**9 if keep else aimed(value, world.ids[resource if name == "id" else name])
+            name: 10**9 if case.method == "DELETE" else aimed(value, known.get(name, value))
             for name, value in case.path_parameters.items()
         }
     for part in (case.query, case.body):
@@ -145,5 +160,5 @@ def aim(case: Case, world: World) -> None:
         case.query["wait"] = 0  # nothing will come: it is not waited for
 
 
-def aimed(value: Any, known: int) -> Any:
+def aimed(value: Any, known: Any) -> Any:
     return known if isinstance(value, int) and value % 2 == 0 else value
