@@ -122,7 +122,13 @@ def test_a_run_that_is_shown_whole_has_the_fields_of_a_run() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "struct"), [("Publish", events.PublishBody), ("Ack", events.AckBody), ("LinkInput", blobs.LinkBody), ("ResumeFrom", ResumeFrom)]
+    ("name", "struct"),
+    [
+        ("Publish", events.PublishBody),
+        ("Ack", events.AckBody),
+        ("LinkInput", blobs.LinkBody),
+        ("ResumeFrom", ResumeFrom),
+    ],
 )
 def test_a_body_has_the_fields_that_the_relay_reads(name: str, struct: type[msgspec.Struct]) -> None:
     assert described(name)[0] == set(struct.__struct_fields__)

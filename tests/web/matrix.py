@@ -12,6 +12,7 @@ project's. A cell is the status of the answer; behind it `+` or `-`, for what li
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -34,11 +35,15 @@ class Target:
     run: int
     event: int = 0
     """The offset of an event with a payload."""
+    blob: str = ""
+    """A blob of the coordinator's, in whole."""
+    size: int = 0
     user: int = 0
     group: int = 0
 
 
 Body = Callable[[Target], dict[str, Any]]
+Headers = Callable[[Target], dict[str, str]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +71,8 @@ class Row:
     call: str = ""
     body: Body | None = None
     files: bool = False
+    headers: Headers | None = None
+    content: bytes | None = None
     shows: tuple[str, str] | None = None
     ended: bool = False
     compared: bool = True
@@ -149,6 +156,23 @@ def notes(target: Target) -> dict[str, Any]:
 
 def event(_target: Target) -> dict[str, Any]:
     return {"id": "{fresh_uid}", "kind": "message", "data": "hello"}
+
+
+def tus(_target: Target) -> dict[str, str]:
+    return {"Tus-Resumable": "1.0.0"}
+
+
+def wish(target: Target) -> dict[str, str]:
+    project = base64.b64encode(str(target.project).encode()).decode()
+    return tus(target) | {"Upload-Length": "3", "Upload-Metadata": f"project {project}"}
+
+
+def piece(target: Target) -> dict[str, str]:
+    return tus(target) | {"Upload-Offset": str(target.size), "Content-Type": "application/offset+octet-stream"}
+
+
+def override(target: Target) -> dict[str, str]:
+    return piece(target) | {"X-HTTP-Method-Override": "PATCH"}
 
 
 def status(code: int, **more: bool) -> Body:
@@ -414,4 +438,11 @@ MATRIX = [
     ),
     call("keys.put", lambda _: {"keys": {}}, **same("401 200 200 200 200")),
     call("keys.get", of_project, **MEMBERS),
+    # blobs: the coordinator's, to which an event for the participants refers
+    row("POST blobs/", headers=wish, project="401 404 201 201 404", foreign=UNKNOWN),
+    row("GET blobs/{blob}", **MEMBERS),
+    row("PATCH blobs/{blob}", headers=piece, content=b"", project="401 404 403 204 404", foreign=UNKNOWN),
+    row("POST blobs/{blob}", headers=override, content=b"", project="401 404 403 204 404", foreign=UNKNOWN),
+    row("DELETE blobs/{blob}", headers=tus, project="401 404 403 409 404", foreign=UNKNOWN),
+    row("POST blobs/{blob}/link/", body=lambda _: {}, project="401 404 201 201 404", foreign=UNKNOWN),
 ]

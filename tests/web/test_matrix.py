@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import itertools
 import re
 import uuid
@@ -32,7 +34,7 @@ HIDDEN = {
     "coordinator": {"foreign"},
 }
 """Caller → the targets that it must not be able to tell from what does not exist."""
-FOR_A_SITE = ("projects/{project}/", "hello/", "calls/")
+FOR_A_SITE = ("projects/{project}/", "hello/", "calls/", "blobs/")
 """Paths below which a request speaks for one of the caller's sites."""
 _numbers = itertools.count(1)
 
@@ -63,6 +65,7 @@ class Stage:
             run=ABSENT,
             user=ABSENT,
             group=ABSENT,
+            blob=str(uuid.uuid4()),
         )
         if (caller, block) == ("participant", "fellow"):
             nowhere = replace(nowhere, project=target.project, name=target.name, lead=target.lead)
@@ -87,14 +90,21 @@ class World:
         self._stages.clear()
 
     async def send(
-        self, caller: str, method: str, path: str, *, body: Any = None, files: Any = None, uid: str = ""
+        self,
+        caller: str,
+        method: str,
+        path: str,
+        *,
+        body: Any = None,
+        uid: str = "",
+        headers: Mapping[str, str] | None = None,
+        **given: Any,
     ) -> httpx.Response:
-        headers = {} if caller == "nobody" else {"Authorization": self._accounts[caller].authorization}
-        given = {"data": body, "files": files} if files else {"json": body} if body is not None else {}
+        own = {} if caller == "nobody" else {"Authorization": self._accounts[caller].authorization}
+        own |= {"X-Starfish-Site": uid} if uid else {}
+        given |= {} if body is None else {"data" if "files" in given else "json": body}
         where = path if path.startswith("/") else API + path
-        return await self.http.request(
-            method, where, headers=headers | ({"X-Starfish-Site": uid} if uid else {}), **given
-        )
+        return await self.http.request(method, where, headers=own | dict(headers or {}), **given)
 
     async def made(self, caller: str, method: str, path: str, **given: Any) -> Any:
         response = await self.send(caller, method, path, **given)
@@ -137,6 +147,7 @@ class World:
             await self.made(user, "POST", "runs-action/upload/", body=form, files={"logs": ("logs.txt", b"log")})
         sent = {"id": str(uuid.uuid4()), "kind": "update", "payload": "AAEC"}
         event = await self.made(lead, "POST", f"projects/{project}/events/", body=sent, uid=sites[lead][1])
+        blob, size = await self._blob(lead, project, sites[lead][1])
         if ended:
             done = {"status": 8, "update_all": True}
             await self.made(lead, "PUT", f"runs/{by_uid[sites[lead][1]]}/status/", body=done)
@@ -152,10 +163,30 @@ class World:
                 role="CO" if user == lead else "PA",
                 run=by_uid[sites[user][1]],
                 event=event["offset"],
+                blob=blob,
+                size=size,
                 **ids,
             )
             for user in (lead, *others)
         }
+
+    async def _blob(self, lead: str, project: int, uid: str) -> tuple[str, int]:
+        """A blob to which an event for the participants refers; its id and its size."""
+        content = b"a model"
+        metadata = base64.b64encode(str(project).encode()).decode()
+        headers = {
+            "Tus-Resumable": "1.0.0",
+            "Upload-Length": str(len(content)),
+            "Upload-Metadata": f"project {metadata}",
+            "Content-Type": "application/offset+octet-stream",
+        }
+        response = await self.send(lead, "POST", "blobs/", uid=uid, headers=headers, content=content)
+        assert response.status_code == 201, response.text
+        blob = response.headers["location"].rpartition("/")[2]
+        data = {"blob": {"id": blob, "size": len(content), "sha256": hashlib.sha256(content).hexdigest()}}
+        sent = {"id": str(uuid.uuid4()), "kind": "update", "data": data}
+        await self.made(lead, "POST", f"projects/{project}/events/", body=sent, uid=uid)
+        return blob, len(content)
 
 
 def _number_in(url: str) -> int:
@@ -184,12 +215,14 @@ async def running(home: Path, database_url: str) -> AsyncIterator[World]:
 async def ask(world: World, row: Row, caller: str, stage: Stage, target: Target) -> httpx.Response:
     own_site, own_uid = stage.sites.get(caller, (ABSENT, ""))
     numbers = {"id": getattr(target, row.at) if row.at else "", "project": target.project, "offset": target.event}
-    numbers["method"] = row.call
+    numbers |= {"method": row.call, "blob": target.blob}
     path = row.path.format_map(numbers) + row.query.format_map(vars(target))
     body = None if row.body is None else _filled(row.body(target), own_site)
-    files = {"logs": ("more.txt", b"more")} if row.files else None
+    given: dict[str, Any] = {"files": {"logs": ("more.txt", b"more")}} if row.files else {}
+    given |= {} if row.content is None else {"content": row.content}
+    headers = None if row.headers is None else row.headers(target)
     uid = own_uid if any(row.path.startswith(path) for path in FOR_A_SITE) else ""
-    return await world.send(caller, row.method, path, body=body, files=files, uid=uid)
+    return await world.send(caller, row.method, path, body=body, uid=uid, headers=headers, **given)
 
 
 def _filled(body: Mapping[str, Any], own_site: int) -> dict[str, Any]:
@@ -212,7 +245,9 @@ _ENTRIES = ("results", "runs", "result")
 
 def told(response: httpx.Response, target: Target) -> tuple[Any, ...]:
     """Everything that an answer says, but for the words that it was asked with."""
-    text = re.sub(r'pk \\"\d+\\"', "pk #", response.text.replace(target.uid, "#").replace(target.name, "#"))
+    text = re.sub(r'pk \\"\d+\\"', "pk #", response.text)
+    for word in (target.uid, target.name, target.blob):
+        text = text.replace(word, "#")
     varying = {"date", "etag", "content-length"}
     return response.status_code, text, {name: value for name, value in response.headers.items() if name not in varying}
 
