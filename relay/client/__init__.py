@@ -4,7 +4,14 @@
     session     connect, reconnect, resume
     requests    what was asked and is not answered yet
     inbox       events to the application, acknowledgements back
-    transport   frames out, frames in: the WebSocket, and room for another way
+    ladder      which way is taken to the relay: the best one that this site's network lets through
+    transport   frames out, frames in: what every way is
+    websocket   … one of them
+    rest        … two others: plain HTTP, with
+    feeds       … event streams or long polls, and
+    api         … requests
+    credentials who this site is, and a new token in time
+    proxies     the proxy on the way out
     frames      what the relay sends, as records
     methods     the relay's methods
     limits      every bound and time
@@ -20,6 +27,7 @@ from relay.client.errors import (
     Interrupted,
     NotConnected,
     ProtocolViolation,
+    ProxyRefused,
     RelayError,
     SessionEnded,
     Unauthenticated,
@@ -41,6 +49,7 @@ __all__ = [
     "NotConnected",
     "Presence",
     "ProtocolViolation",
+    "ProxyRefused",
     "Published",
     "Receipt",
     "RelayError",

@@ -10,6 +10,7 @@
         ├── Unauthenticated       401 or 4401: get a new token
         ├── Forbidden             403 or 4403: not this user's site, or the site is gone
         ├── UnknownSite           404: the relay knows no such site
+        ├── ProxyRefused          407: the proxy on the way wants other credentials
         └── ProtocolViolation     400, 4400, 1009, or a frame that makes no sense: one side has a fault
 
 What passes (a lost network, a relay that restarts or is overloaded) raises nothing: the session reconnects.
@@ -79,6 +80,10 @@ class UnknownSite(SessionEnded):
     """The relay knows no such site; or there is no relay at this URL."""
 
 
+class ProxyRefused(SessionEnded):
+    """The proxy on the way wants credentials, or others: `http://user:password@host:port`."""
+
+
 class ProtocolViolation(SessionEnded):
     """One side does not keep to the protocol: to connect again would not help."""
 
@@ -88,6 +93,7 @@ BY_STATUS: Mapping[int, type[SessionEnded]] = {
     401: Unauthenticated,
     403: Forbidden,
     404: UnknownSite,
+    407: ProxyRefused,
 }
 """HTTP statuses of a refused handshake after which it is not tried again. All others pass."""
 

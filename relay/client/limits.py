@@ -32,7 +32,18 @@ class Limits:
     close_s: float = 5.0
     """For the last acknowledgements and the closing handshake."""
     ping_s: float = 20.0
-    """Between two pings, and for each to be answered."""
+    """Between two pings, and for each to be answered. Without a WebSocket: an answer, or the next sign of life on an
+    event stream, may take twice as long."""
+    poll_s: float = 25.0
+    """How long a long poll waits for an event, 1 to 60: less than what is idle may live on the way, mostly 60 s."""
+    look_s: float = 30.0
+    """Without a WebSocket: how often to look for projects that were joined or left by others, and who is online."""
+    climb_s: float | None = 300.0
+    """On a lower rung: how long until those above are tried again, half of it at least; it doubles with each try. None:
+    never."""
+    climb_max_s: float = 3600.0
+    token_s: float = 10.0
+    """For the application's own `token` to give one."""
     backoff_s: float = 0.5
     """The longest wait before the first attempt to reconnect; it doubles with each that fails."""
     backoff_max_s: float = 30.0

@@ -5,8 +5,9 @@
        └── wait: full jitter, and at least what the relay asked for ◀── the code says: come back ◀────────────┘
 
 A single task does this, and ends when the code says not to come back (`relay.protocol.errors.RECONNECT`), when the
-handshake is refused for good, or when the application leaves. On a connection, one task reads and one writes; who asks
-for something only puts it into `Requests` and wakes the writer.
+handshake is refused for good, or when the application leaves. What carries the frames is the ladder's business. On a
+connection, one task reads and one writes, others see to a better way and to a new token; who asks for something only
+puts it into `Requests` and wakes the writer.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 
 from relay import __version__
 from relay.client import frames
+from relay.client.credentials import Credentials
 from relay.client.errors import (
     BY_CLOSE_CODE,
     BY_STATUS,
@@ -31,9 +33,11 @@ from relay.client.errors import (
 )
 from relay.client.frames import Event, FrameLimits, Goodbye, Membership, Presence, ProjectState, Receipt, SiteInfo
 from relay.client.inbox import Inbox
+from relay.client.ladder import Ladder
 from relay.client.limits import Limits, backoff
+from relay.client.renewal import Renewal
 from relay.client.requests import Requests
-from relay.client.transport import Disconnected, Opener, Refused, Transport
+from relay.client.transport import Disconnected, Refused, Transport
 from relay.protocol import codec
 from relay.protocol.errors import RECONNECT, CloseCode, ErrorCode
 
@@ -50,7 +54,8 @@ class Session:
 
     def __init__(
         self,
-        open_transport: Opener,
+        ladder: Ladder,
+        credentials: Credentials,
         limits: Limits,
         *,
         is_own: Callable[[Event], bool],
@@ -63,7 +68,9 @@ class Session:
         self.memberships: dict[int, Membership] = {}
         self.requests = Requests(limits.in_flight, self._new_request)
         self.inbox = Inbox(limits, is_own=is_own, on_ack=self._new_ack, on_drained=self._resume)
-        self._open_transport = open_transport
+        self._ladder = ladder
+        self._credentials = credentials
+        self._renewal = Renewal(credentials, self.requests, limits)
         self._limits = limits
         self._start = start
         self._hooks: dict[type, Callable[[Any], None] | None] = {
@@ -79,6 +86,7 @@ class Session:
         self._connected_at = math.inf
         self._leaving = False
         self._resuming = False
+        self._tasks: asyncio.TaskGroup | None = None
         self._retry_after_s: float | None = None
         self._last_error: Exception = ConnectionError("no attempt has been made")
         self._task: asyncio.Task[None] | None = None
@@ -87,6 +95,11 @@ class Session:
     def connected(self) -> bool:
         """There is a connection, and the relay has welcomed it."""
         return self._connected
+
+    @property
+    def transport(self) -> str:
+        """What carries the frames, or will be tried next."""
+        return self._ladder.name
 
     # --- from the first connection to the last
 
@@ -163,6 +176,9 @@ class Session:
             if self._leaving:
                 return
             resuming, self._resuming = self._resuming, False
+            if self._connected_at == math.inf and self._ladder.failed(error):
+                self._retry_after_s = None
+                continue
             if resuming and self._retry_after_s is None:
                 continue
             attempt = 0 if time.monotonic() - self._connected_at >= self._limits.stable_s else attempt
@@ -179,44 +195,51 @@ class Session:
             SessionEnded: it will not pass.
         """
         try:
-            await self._serve(await self._open_transport())
+            await self._serve(await self._ladder.open())
         except Refused as refused:
-            if refused.status in BY_STATUS:
-                raise BY_STATUS[refused.status](str(refused)) from None
+            self._raise_if_refused_for_good(refused)
             self._retry_after_s = refused.retry_after_s
             self._last_error = refused
         except Disconnected as closed:
-            _raise_if_final(closed)
+            if closed.code != CloseCode.UNAUTHENTICATED or not self._credentials.refused():
+                _raise_if_final(closed)
             self._last_error = closed
         except OSError as failure:
             self._last_error = failure
         return self._last_error
+
+    def _raise_if_refused_for_good(self, refused: Refused) -> None:
+        """What something between says, and not the relay, is no reason to end a session that there has been once."""
+        if refused.status not in BY_STATUS:
+            return
+        by_relay = refused.code is not None
+        if by_relay and refused.status == 401 and self._credentials.refused():
+            return
+        if by_relay or refused.status == 407 or (self._ladder.at_bottom and not self.site.uid):
+            raise BY_STATUS[refused.status](str(refused)) from None
 
     async def _serve(self, transport: Transport) -> None:
         """One connection's life. Whatever ends it, is raised."""
         try:
             async with asyncio.timeout(self._limits.open_s):
                 await self._hello(transport)
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._write(transport), name="relay-writer")
-                tasks.create_task(self._read(transport), name="relay-reader")
+            async with asyncio.TaskGroup() as self._tasks:
+                self._tasks.create_task(self._write(transport), name="relay-writer")
+                self._tasks.create_task(self._read(transport), name="relay-reader")
+                if self._ladder.may_climb:
+                    self._tasks.create_task(self._climb(), name="relay-climb")
         except BaseExceptionGroup as group:
             raise _first(group) from None
         finally:
             self._connected = False
+            self._tasks = None
             self.requests.disconnected()
             await transport.close(CloseCode.NORMAL)
 
     # --- hello and welcome
 
     async def _hello(self, transport: Transport) -> None:
-        hello = {
-            "type": "hello",
-            "ref": 0,
-            "client": f"starfish-py/{__version__}",
-            "projects": self._start | self.inbox.resume_points(),
-        }
-        await transport.send(codec.encode(hello))
+        await transport.send(_hello(self._start | self.inbox.resume_points()))
         while not self._connected:
             match frames.decode(await transport.receive()):
                 case frames.Welcome() as welcome:
@@ -238,9 +261,16 @@ class Session:
         self._start = {}
         self._connected = True
         self._connected_at = time.monotonic()
+        self._ladder.welcomed()
+        self._credentials.accepted()
         self._settle_start(None)
         self._wake.set()
-        log.info("connected as site %s, session %s", welcome.site.uid, welcome.session)
+        log.info("connected as site %s by %s, session %s", welcome.site.uid, self.transport, welcome.session or "-")
+
+    async def _climb(self) -> None:
+        """Go on by a better way as soon as there is one."""
+        await self._ladder.climb(lambda: _hello({str(project): {"offset": "new"} for project in self.memberships}))
+        self._reconnect()
 
     # --- reading
 
@@ -283,6 +313,8 @@ class Session:
     def _take_goodbye(self, goodbye: Goodbye) -> None:
         log.info("the relay says goodbye: %s", goodbye.code)
         self._retry_after_s = goodbye.retry_after
+        if goodbye.code == "token_expiring" and self._tasks is not None and self._renewal.is_due:
+            self._tasks.create_task(self._renewal.run(), name="relay-renewal")
 
     def _tell(self, shown: frames.Shown) -> None:
         hook = self._hooks.get(type(shown))
@@ -337,8 +369,17 @@ class Session:
     def _resume(self) -> None:
         if self._connected and not self._resuming:
             log.info("the buffer is empty again: asking for the events that did not fit")
-            self._resuming = True
-            self._wake.set()
+            self._reconnect()
+
+    def _reconnect(self) -> None:
+        """Go on over a new connection, once nothing is under way that would not survive it."""
+        self._resuming = True
+        self._wake.set()
+
+
+def _hello(projects: dict[str, dict[str, Any]]) -> bytes:
+    client = f"starfish-py/{__version__}"
+    return codec.encode({"type": "hello", "ref": 0, "client": client, "projects": projects})
 
 
 def _membership(project: int, state: ProjectState) -> Membership:

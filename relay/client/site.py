@@ -20,14 +20,23 @@ from types import TracebackType
 from typing import Any, Literal, Self
 from uuid import UUID
 
-from relay.client import frames
+from relay.client import feeds, frames
+from relay.client.credentials import Credentials, TokenSource
 from relay.client.errors import RelayError
 from relay.client.frames import Event, Goodbye, Membership, Presence, Published, Receipt
+from relay.client.ladder import Ladder
 from relay.client.limits import Limits
 from relay.client.methods import JsonObject, JsonObjects, Keys, Projects, Runs
+from relay.client.proxies import Proxy, proxy_for
+from relay.client.rest import RestRung
 from relay.client.session import Session
-from relay.client.transport import Credentials, Transport, WebSocket, socket_url
+from relay.client.transport import Rung, api_url, socket_url
+from relay.client.websocket import WebSocketRung
 from relay.protocol.errors import unknown_project
+
+TransportName = Literal["websocket", "sse", "poll"]
+TRANSPORTS: tuple[TransportName, ...] = ("websocket", "sse", "poll")
+"""The ladder, from the top. All carry the same events, from the same offsets."""
 
 
 class Site:
@@ -38,33 +47,38 @@ class Site:
 
     Args:
         url: `http(s)://host:port` or `ws(s)://host:port`, with a path if the relay is behind one.
-        token: the site's token. Or else:
+        token: the site's token; or a function, or coroutine function, that gives one whenever one is needed: for each
+            connection (without a WebSocket, for each request), and before the last one expires. Or else:
         user: a user's name, who owns the site,
         password: with the password,
         uid: and the site's uid.
         ssl: for a certificate of one's own (`ssl.create_default_context(cafile=…)`), or a client certificate.
-        proxy: True: as the environment says (`HTTPS_PROXY`, `NO_PROXY`); False: none; or a proxy's URL.
+        proxy: a proxy's URL, `http://user:password@host:port`; True: as the environment says (`HTTPS_PROXY`,
+            `HTTP_PROXY`, `NO_PROXY`); False: none.
+        transports: which ways to the relay may be used: `websocket`; `sse` where a network blocks that; `poll` where it
+            holds back event streams too.
         start: by project, the offset after which to go on instead of this site's own cursor; `"new"` skips the past.
         on_receipt: called when an addressee has acknowledged an event that was published with `receipts=True`.
         on_presence: called when another site comes or goes.
         on_goodbye: called before the relay ends the connection, and a minute before the token expires
-            (`code` is `token_expiring`: time to `refresh`). Callbacks must not wait.
+            (`code` is `token_expiring`: time to `refresh`, unless `token` is a function). Callbacks must not wait.
         limits: every bound and every time.
 
     Raises:
-        ValueError: the URL, or the combination of credentials, is none that can be used.
+        ValueError: the URL, the proxy, the transports or the combination of credentials is none that can be used.
     """
 
     def __init__(
         self,
         url: str,
         *,
-        token: str | None = None,
+        token: str | TokenSource | None = None,
         user: str | None = None,
         password: str | None = None,
         uid: str | None = None,
         ssl: ssl_module.SSLContext | None = None,
         proxy: str | bool = True,
+        transports: Sequence[TransportName] = TRANSPORTS,
         start: Mapping[int, int | Literal["new"]] | None = None,
         on_receipt: Callable[[Receipt], None] | None = None,
         on_presence: Callable[[Presence], None] | None = None,
@@ -74,16 +88,18 @@ class Site:
         self._url = socket_url(url)
         if ssl is not None and not self._url.startswith("wss:"):
             raise ValueError("ssl goes with an https or wss URL")
-        self._credentials = Credentials(token, user, password, uid)
-        self._ssl = ssl
-        self._proxy = proxy
         self._limits = limits or Limits()
+        self._credentials = Credentials(token, user, password, uid, self._limits)
+        if ssl is None and self._url.startswith("wss:"):
+            ssl = ssl_module.create_default_context()
+        rungs = self._rungs(transports, ssl, proxy_for(self._url, proxy))
         # Ids count up behind a random beginning, so that an event of one's own is known by its id, however many there
         # were: version 8 of RFC 9562, 60 random bits.
         self._id_prefix = f"{secrets.token_hex(4)}-{secrets.token_hex(2)}-8{secrets.token_hex(2)[1:]}-"
         self._ids = itertools.count(1)
         self._session = Session(
-            self._open,
+            Ladder(rungs, self._limits),
+            self._credentials,
             self._limits,
             is_own=lambda event: event.id.startswith(self._id_prefix),
             start={str(project): {"offset": offset} for project, offset in (start or {}).items()},
@@ -114,8 +130,18 @@ class Site:
             self._session.inbox.settle()
         await self._session.stop()
 
-    async def _open(self) -> Transport:
-        return await WebSocket.open(self._url, self._credentials, self._limits, ssl=self._ssl, proxy=self._proxy)
+    def _rungs(
+        self, transports: Sequence[TransportName], ssl: ssl_module.SSLContext | None, proxy: Proxy | None
+    ) -> list[Rung]:
+        if not transports or not set(transports) <= set(TRANSPORTS):
+            raise ValueError(f"transports are one or more of {', '.join(TRANSPORTS)}")
+        credentials, limits, api = self._credentials, self._limits, api_url(self._url)
+        ladder: list[Rung] = [
+            WebSocketRung(self._url, credentials, limits, ssl=ssl, proxy=proxy),
+            RestRung("sse", feeds.stream, api, credentials, limits, ssl=ssl, proxy=proxy),
+            RestRung("poll", feeds.poll, api, credentials, limits, ssl=ssl, proxy=proxy),
+        ]
+        return [rung for rung in ladder if rung.name in transports]
 
     # --- who and where
 
@@ -131,6 +157,11 @@ class Site:
     def connected(self) -> bool:
         """There is a connection right now. Nothing has to wait for one: requests do so by themselves."""
         return self._session.connected
+
+    @property
+    def transport(self) -> str:
+        """What carries the frames now, or will be tried next: `websocket`, `sse` or `poll`."""
+        return self._session.transport
 
     @property
     def memberships(self) -> Mapping[int, Membership]:

@@ -192,7 +192,7 @@ class Node:
         hub = self.hubs.get(project_id)
         if hub is not None:
             hub.advance(entries)
-        else:
+        if hub is None or project_id in self._opening:  # what a hub knows from its loading, it does not tell
             self._meet_newcomers(project_id, entries)
         metrics.DELIVERY_SECONDS.observe(max(0, self.now_us() - entries[0].at_us) / 1e6)
         for entry in entries:

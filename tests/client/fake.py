@@ -194,7 +194,7 @@ class FakeRelay:
 
     def new_site(self, **options: Any) -> Site:
         """A client of this relay, not entered yet."""
-        defaults: dict[str, Any] = {"limits": QUICK, "proxy": False}
+        defaults: dict[str, Any] = {"limits": QUICK, "proxy": False, "transports": ["websocket"]}
         if "user" not in options:
             defaults["token"] = "the-secret-token"
         return Site(self.url, **(defaults | options))

@@ -1,0 +1,101 @@
+"""Requests of one site to a relay's REST API: what goes wrong is told in the words of `relay.client.transport`."""
+
+from __future__ import annotations
+
+import ssl as ssl_module
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+
+import httpx
+
+from relay import __version__
+from relay.client.credentials import Credentials, bearer
+from relay.client.limits import Limits
+from relay.client.proxies import Proxy
+from relay.client.transport import Disconnected, Refused, Unreachable, refusal
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    status: int
+    headers: Mapping[str, str]
+    body: bytes = field(repr=False)
+
+
+class Api:
+    """See the module.
+
+    All of its requests raise:
+        Refused: the answer is another than 2xx.
+        Unreachable: there was no connection.
+        Disconnected: the connection was lost, or the answer did not come in time.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        credentials: Credentials,
+        limits: Limits,
+        *,
+        ssl: ssl_module.SSLContext | None,
+        proxy: Proxy | None,
+    ) -> None:
+        self._credentials = credentials
+        self._http = httpx.AsyncClient(
+            base_url=url,
+            headers={"User-Agent": f"starfish-py/{__version__}"},
+            verify=ssl if ssl is not None else url.startswith("https:"),
+            proxy=None if proxy is None else proxy.url,
+            trust_env=False,
+            timeout=httpx.Timeout(2 * limits.ping_s, connect=limits.open_s),
+            limits=httpx.Limits(max_connections=None),
+        )
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def post(self, path: str, body: bytes, *, token: str | None = None) -> Answer:
+        """
+        Args:
+            token: to be used for this request, instead of the credentials.
+        """
+        credentials = await self._credentials.headers() if token is None else bearer(token)
+        headers = {**credentials, "Content-Type": "application/json"}
+        with _told():
+            response = await self._http.post(path, content=body, headers=headers)
+        return _good(response, response.content)
+
+    async def get(self, path: str, *, timeout_s: float | None = None) -> Answer:
+        headers = await self._credentials.headers()
+        timeout = httpx.USE_CLIENT_DEFAULT if timeout_s is None else timeout_s
+        with _told():
+            response = await self._http.get(path, headers=headers, timeout=timeout)
+        return _good(response, response.content)
+
+    @asynccontextmanager
+    async def stream(self, path: str, headers: Mapping[str, str]) -> AsyncIterator[tuple[Answer, AsyncIterator[bytes]]]:
+        """An answer whose body is read as it comes."""
+        credentials = await self._credentials.headers()
+        with _told():
+            async with self._http.stream("GET", path, headers={**credentials, **headers}) as response:
+                body = b"" if response.is_success else await response.aread()
+                yield _good(response, body), response.aiter_raw()
+
+
+def _good(response: httpx.Response, body: bytes) -> Answer:
+    if not response.is_success:
+        raise refusal(response.status_code, response.reason_phrase, response.headers, body)
+    return Answer(response.status_code, response.headers, body)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except httpx.ProxyError as error:
+        raise Refused(407 if str(error).startswith("407") else 502, "by the proxy") from None
+    except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+        raise Unreachable(str(error) or type(error).__name__) from error
+    except httpx.HTTPError as error:
+        raise Disconnected(1006, str(error) or type(error).__name__) from error
