@@ -13,11 +13,11 @@ import secrets
 import string
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from relay.core import access, runs
 from relay.core.access import Principal
-from relay.core.model import Content, File, JsonObject, Kind, NewFile, Role, Run
+from relay.core.model import Blob, Content, File, JsonObject, Kind, NewFile, Role, Run
 from relay.core.node import Change, Node, own_event
 from relay.core.ports import Incoming
 from relay.protocol.errors import ErrorCode, ReplyError, invalid
@@ -70,14 +70,16 @@ async def add(
         batch = await change.tx.runs.of_batch(run.project_id, run.batch)
         taken = await change.tx.files.names([one.id for one in batch])
         new: list[tuple[Run, NewFile]] = []
+        blobs: list[Blob] = []
         for one, name, content in zip(arrived, names, contents, strict=True):
             shared = one.type == "artifacts" and run.role is Role.COORDINATOR
-            blob = str(uuid.uuid4())
+            blob = _blob(run, name, content, change.now_us)
+            blobs.append(blob)
             for receiver in batch if shared else [run]:
                 stored = _free_name(f"{receiver.id}-{task}-{round_}-{name}", taken)
                 taken.add(stored)
-                new.append((receiver, _file(receiver, one.type, task, round_, stored, blob, content)))
-        await _store(change, new, quota_bytes)
+                new.append((receiver, _file(receiver, one.type, task, round_, stored, blob.id, content)))
+        await _store(change, blobs, new, quota_bytes)
 
 
 def number(given: str, field: str) -> str:
@@ -116,6 +118,21 @@ def _free_name(wanted: str, taken: set[str]) -> str:
     return name
 
 
+def _blob(run: Run, name: str, content: Content, now_us: int) -> Blob:
+    """The upload as a blob, which whoever is told of it may read (`relay.core.blobs`); its copies are the same one."""
+    return Blob(
+        id=str(uuid.uuid4()),
+        project_id=run.project_id,
+        site_id=run.site_id,
+        run=run.id,
+        filename=name,
+        size=content.size,
+        sha256=content.sha256,
+        is_complete=True,
+        created_us=now_us,
+    )
+
+
 def _file(run: Run, type_: str, task: str, round_: str, name: str, blob: str, content: Content) -> NewFile:
     return NewFile(
         project_id=run.project_id,
@@ -144,8 +161,10 @@ def _require_room(used_bytes: int, quota_bytes: int) -> None:
         raise ReplyError(ErrorCode.TOO_LARGE, f"the files of the project may take {quota_bytes} bytes")
 
 
-async def _store(change: Change, new: Sequence[tuple[Run, NewFile]], quota_bytes: int) -> None:
+async def _store(change: Change, blobs: Sequence[Blob], new: Sequence[tuple[Run, NewFile]], quota_bytes: int) -> None:
     """Rows, lists and events, in a change that holds the journal: uploads at once queue here and lose nothing."""
+    for blob in blobs:
+        await change.tx.blobs.create(blob)
     await change.tx.files.create([file for _, file in new], change.now_us)
     if quota_bytes:
         _require_room(await change.tx.files.size_of_project(new[0][1].project_id), quota_bytes)
@@ -171,7 +190,7 @@ def _tell(change: Change, run: Run, file: NewFile) -> None:
     event = own_event(
         Kind.FILE, data, audience=frozenset({run.site_id}), subject_id=run.site_id, run=run.id, batch=run.batch
     )
-    change.tell(run.project_id, event)
+    change.tell(run.project_id, replace(event, blob=file.blob))
 
 
 def _as_number(said: str) -> int | str:

@@ -128,6 +128,22 @@ async def test_files_are_told_to_sessions(realm: Realm) -> None:
     assert not [frame for frame in await team.shown(team.pas[1]) if frame.get("kind") == "file"]
 
 
+async def test_who_is_told_of_a_file_can_read_it_as_a_blob(realm: Realm) -> None:
+    team = await realm.team(2)
+    ids = await batch(realm, team)
+    one = team.participant
+    await stored(realm, realm.guest, ids[one.uid], mid_artifacts=("mid-artifacts", b"an update"))
+    await stored(realm, realm.owner, ids[team.coordinator.uid], artifacts=("artifacts", b"the model"))
+    update = (await team.co.expect("event", kind="file", data={"type": "mid_artifacts"}))["data"]["blob"]
+    model = (await team.pas[1].expect("event", kind="file", data={"type": "artifacts"}))["data"]["blob"]
+    for blob, content, readers in ((update, b"an update", [team.coordinator, one]), (model, b"the model", team.sites)):
+        for site in team.sites:
+            answer = await realm.as_site("GET", f"blobs/{blob['id']}", site)
+            expected = (200, content) if site in readers else (404, answer.content)
+            assert (answer.status_code, answer.content) == expected, site
+        assert blob["size"] == len(content)
+
+
 # --- names that are paths
 
 
