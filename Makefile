@@ -6,7 +6,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo run test soak check fix bench lock clean
+.PHONY: help venv demo run test soak chaos check fix bench lock clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ test: $(READY) ## the test suite, on SQLite and on PostgreSQL (which it brings a
 
 soak: $(READY) ## the long runs: hundreds of kills, hours of load
 	@$(BIN)/python -m pytest -m soak -s
+
+chaos: $(READY) ## ten sites, 100,000 messages, and all that can break; again with SEED=N
+	@$(BIN)/python -m pytest tests/chaos -m chaos -s $(if $(SEED),--seed $(SEED))
 
 check: $(READY) ## format, lint, types, import contracts
 	@$(BIN)/ruff format --check .

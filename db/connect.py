@@ -48,6 +48,7 @@ _UNAVAILABLE = (
     sqlite3.OperationalError,
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # the driver is told of the server's end in the middle of something else
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
     asyncpg.LockNotAvailableError,
@@ -483,7 +484,7 @@ class _PostgresLease:
                 raw.terminate()  # whatever it is in the middle of, it must not be handed to another
         finally:
             # What was asked of it is done by now. If it breaks on its way back, the pool makes a new one.
-            with suppress(asyncpg.InternalClientError, *_UNAVAILABLE):
+            with suppress(*_UNAVAILABLE):
                 await self._pool.release(raw)
 
     def let_go(self) -> None:

@@ -43,6 +43,9 @@ from relay.protocol.errors import RECONNECT, CloseCode, ErrorCode
 
 log = logging.getLogger(__name__)
 
+_PASSING = frozenset({ErrorCode.UNAVAILABLE, ErrorCode.RATE_LIMITED, ErrorCode.INTERNAL})
+"""What a hello may be refused with, and be welcomed a moment later."""
+
 
 class Session:
     """See the module. `on_receipt`, `on_presence`, `on_goodbye` are called from the session's task: they must not wait.
@@ -245,7 +248,7 @@ class Session:
                 case frames.Welcome() as welcome:
                     self._take_welcome(welcome)
                 case frames.Error(ref=0, code=code, message=message):
-                    if code != ErrorCode.UNAVAILABLE:
+                    if code not in _PASSING:
                         raise ProtocolViolation(f"the relay refused the hello: {code}: {message}")
                     raise Disconnected(CloseCode.OVERLOADED, message)
                 case Goodbye() as goodbye:

@@ -192,8 +192,7 @@ class Node:
         hub = self.hubs.get(project_id)
         if hub is not None:
             hub.advance(entries)
-        if hub is None or project_id in self._opening:  # what a hub knows from its loading, it does not tell
-            self._meet_newcomers(project_id, entries)
+        self._meet_newcomers(project_id, entries)
         metrics.DELIVERY_SECONDS.observe(max(0, self.now_us() - entries[0].at_us) / 1e6)
         for entry in entries:
             metrics.EVENTS.labels(entry.draft.kind).inc()
@@ -220,7 +219,11 @@ class Node:
             hub.look()
 
     def _meet_newcomers(self, project_id: int, entries: Sequence[Entry]) -> None:
-        """A project without a hub here has a new member, and that one is connected: now it needs a hub."""
+        """A new member that is connected is to be subscribed.
+
+        The hub does so when it comes to the entry. It does not if there is none yet, or one whose snapshot, as it was
+        loaded, had the new member already.
+        """
         for entry in entries:
             site_id = entry.draft.subject_id
             if entry.draft.kind is Kind.PARTICIPANT and site_id is not None and self.sessions.get(site_id):

@@ -248,6 +248,20 @@ async def test_join_with_wrong_parameters_is_invalid(realm: Realm, parameter: st
     assert_invalid(await wire.refused("projects.join", **params), parameter)
 
 
+async def test_who_joins_the_moment_a_project_is_made_is_subscribed(realm: Realm) -> None:
+    """Whether the relay has the project at hand already, or is just about to."""
+    _, co = await newcomer(realm)
+    others = [(await newcomer(realm))[1] for _ in range(4)]
+
+    async def join(wire: Wire, project: Frame) -> None:
+        await wire.call("projects.join", name=project["name"])
+        await wire.expect("subscribed", project=project["id"])
+
+    for _ in range(10):
+        project = await co.call("projects.create", name=unique("project"), description="", tasks=[])
+        await asyncio.gather(*(join(wire, project) for wire in others))
+
+
 # projects.leave
 
 

@@ -1,9 +1,10 @@
-"""A TCP proxy on loopback that breaks connections on demand: cuts them, stalls them, or throttles them."""
+"""A TCP proxy on loopback that breaks connections on demand: cuts, stalls, throttles, delays, half-opens them."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import socket
 from typing import Self
 
@@ -11,6 +12,15 @@ from tests.support.ports import free_port
 
 PIECE = 16 * 1024
 SMALL_BUFFER = 16 * 1024
+
+
+class Link:
+    """One connection through the proxy. `down` is set while bytes may pass from the server to the client."""
+
+    def __init__(self, client: asyncio.StreamWriter) -> None:
+        self.writers = [client]
+        self.down = asyncio.Event()
+        self.down.set()
 
 
 class Proxy:
@@ -26,12 +36,17 @@ class Proxy:
         self.port = free_port()
         self.rate: float | None = None
         """Bytes a second that each connection passes from the server to its client; None is as fast as it goes."""
+        self.delay_s = 0.0
+        """Before each piece of what is passed, in either direction."""
+        self.refusing = False
+        """Whoever connects is thrown out at once."""
         self.connections = 0
         """Connections made so far."""
         self._target_port = target_port
         self._flowing = asyncio.Event()
         self._flowing.set()
-        self._open: dict[asyncio.Task[None], tuple[asyncio.StreamWriter, ...]] = {}
+        self._open: dict[asyncio.Task[None], Link] = {}
+        self._held: list[asyncio.Future[None]] | None = None
 
     async def __aenter__(self) -> Self:
         listening = socket.create_server(("127.0.0.1", self.port))
@@ -49,11 +64,13 @@ class Proxy:
 
     def cut(self, index: int | None = None) -> None:
         """Breaks one open connection, by its place modulo their number, or all: there is no closing handshake."""
-        tasks = list(self._open)
-        if tasks and index is not None:
-            tasks = [tasks[index % len(tasks)]]
-        for task in tasks:
+        for task in self._chosen(index):
             task.cancel()
+
+    def half_open(self, index: int | None = None) -> None:
+        """From now on the client of one connection, or of all, hears nothing; what it sends still arrives."""
+        for task in self._chosen(index):
+            self._open[task].down.clear()
 
     def stall(self) -> None:
         """From now on no byte passes, in either direction, and nothing is closed."""
@@ -62,26 +79,49 @@ class Proxy:
     def resume(self) -> None:
         self._flowing.set()
 
+    def hold(self) -> None:
+        """From now on who connects waits, before a byte is passed."""
+        self._held = []
+
+    def release(self, rng: random.Random) -> None:
+        """Who was held is let through, in another order than they came in."""
+        held, self._held = self._held or [], None
+        for waiting in rng.sample(held, len(held)):
+            if not waiting.done():
+                waiting.set_result(None)
+
+    def _chosen(self, index: int | None) -> list[asyncio.Task[None]]:
+        tasks = list(self._open)
+        return [tasks[index % len(tasks)]] if tasks and index is not None else tasks
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
-        self._open[task] = (writer,)
+        link = self._open[task] = Link(writer)
         self.connections += 1
         try:
             with contextlib.suppress(OSError, asyncio.CancelledError):  # the latter is `cut`
-                await self._pass_both_ways(task, reader, writer)
+                if not self.refusing:
+                    await self._in_turn()
+                    await self._pass_both_ways(link, reader)
         finally:
-            for each in self._open.pop(task):
+            del self._open[task]
+            for each in link.writers:
                 each.transport.abort()
 
-    async def _pass_both_ways(
-        self, task: asyncio.Task[None], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
+    async def _in_turn(self) -> None:
+        if self._held is not None:
+            waiting = asyncio.get_running_loop().create_future()
+            self._held.append(waiting)
+            await waiting
+
+    async def _pass_both_ways(self, link: Link, reader: asyncio.StreamReader) -> None:
         server_reader, server_writer = await self._reach()
-        self._open[task] = (writer, server_writer)
+        client_writer = link.writers[0]
+        link.writers.append(server_writer)
         directions = (
-            asyncio.create_task(self._pass(reader, server_writer, throttled=False)),
-            asyncio.create_task(self._pass(server_reader, writer, throttled=True)),
+            asyncio.create_task(self._pass(reader, server_writer)),
+            asyncio.create_task(self._pass(server_reader, client_writer, down=link.down)),
         )
         try:
             await asyncio.gather(*directions)
@@ -101,10 +141,17 @@ class Proxy:
             up.close()
             raise
 
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, throttled: bool) -> None:
+    async def _pass(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, down: asyncio.Event | None = None
+    ) -> None:
+        """One direction; `down` is given for that from the server."""
         while piece := await self._read(reader):
-            if throttled and self.rate is not None:
-                await asyncio.sleep(len(piece) / self.rate)
+            if down is not None:
+                await down.wait()
+                if self.rate is not None:
+                    await asyncio.sleep(len(piece) / self.rate)
+            if self.delay_s:
+                await asyncio.sleep(self.delay_s)
             writer.write(piece)
             await writer.drain()
         writer.write_eof()

@@ -22,7 +22,7 @@ START_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 20.0
 CLI_TIMEOUT_S = 30.0
 
-_CLOCK = Path(__file__).parent / "clock"
+_CLOCK = Path(__file__).parent / "clock_ahead"
 
 _SETTINGS = ("STARFISH_", "DATABASE_URL")
 """What of the environment would configure a relay: none of it reaches the one under test unless a test says so."""

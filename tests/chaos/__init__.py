@@ -1,0 +1,1 @@
+"""Sites at work through `relay.client` while everything around them breaks; and the named accidents, replayed."""
