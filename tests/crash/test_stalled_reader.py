@@ -99,7 +99,7 @@ async def test_a_reader_that_stays_stalled_is_closed_4410_and_goes_on_where_it_w
     settings = {"STARFISH_OUTBOX_PATIENCE_S": "1", "STARFISH_PRESENCE_GRACE_S": "0"}
     with RelayProcess(fresh_database, settings=settings) as relay:
         async with stalled_readers(relay, 1) as (realm, team, proxy, (reader,)):
-            offsets = await publish_many(team.co, team.project, 8_000)
+            offsets = await publish_many(team.co, team.project, 1_000, LARGE)
             await team.co.expect("presence", site=team.participant.uid, state="offline")
             proxy.resume()
             assert await reader.closed() == 4410

@@ -72,7 +72,9 @@ async def served(
 
 @asynccontextmanager
 async def connected(url: str) -> AsyncIterator[ClientConnection]:
-    async with connect(url, compression=None, ping_interval=None, max_queue=1, proxy=None) as connection:
+    async with connect(
+        url, compression=None, ping_interval=None, max_queue=1, close_timeout=0.5, proxy=None
+    ) as connection:
         yield connection
 
 
