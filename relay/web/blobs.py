@@ -131,15 +131,15 @@ class BlobDoor:
         identity = await self._auth.site(request.headers)
         blob, checksum = tus.wish(request.headers, identity.site.id), tus.checksum(request.headers)
         if blob.concat.startswith("final;"):
-            return self._created(await self._put_together(identity, blob))
+            return _created(request, await self._put_together(identity, blob))
         blob = await blobs.declare(self._node, identity.principal, blob, self._limits)
         has_body = _content_type(request) == tus.OFFSET_STREAM
         if not has_body and blob.size != 0:
-            return self._created(blob)
+            return _created(request, blob)
         async with self.uploads.use(blob) as upload, upload.turn(0):
             if has_body:
                 await self._receive(request, upload, checksum)
-            response = self._created(await self._finished(upload))
+            response = _created(request, await self._finished(upload))
             response.headers["Upload-Offset"] = str(upload.offset)
         return response
 
@@ -153,10 +153,6 @@ class BlobDoor:
         size = sum(part.size or 0 for part in parts)
         blob = await blobs.declare(self._node, identity.principal, replace(blob, size=size), self._limits)
         return await self.uploads.put_together(blob, parts)
-
-    def _created(self, blob: Blob) -> Response:
-        headers = {"Location": BASE + blob.id} | _expires(blob)
-        return Response(status_code=201, headers=headers)
 
     async def head(self, request: Request) -> Response:
         if "tus-resumable" not in request.headers:
@@ -250,7 +246,7 @@ class BlobDoor:
             raise invalid(expires_in=f"1 to {MAX_S} seconds")
         until_s = self._node.now_us() // 1_000_000 + wish.expires_in
         query = await asyncio.to_thread(self._links.query, blob.id, identity.site, until_s)
-        url = f"{str(request.base_url).rstrip('/')}{BASE}{blob.id}?{query}"
+        url = f"{_url(request, blob)}?{query}"
         return Json({"url": url, "expires_at": rfc3339(until_s * 1_000_000)}, 201, {"Cache-Control": "no-store"})
 
     # --- who asks, and for what
@@ -266,6 +262,15 @@ class BlobDoor:
     async def _own(self, request: Request) -> Blob:
         identity = await self._auth.site(request.headers)
         return await blobs.own(self._node, identity.principal, identity.site.id, request.path_params["blob"])
+
+
+def _url(request: Request, blob: Blob) -> str:
+    """Absolute: some tus clients cannot use another."""
+    return f"{str(request.base_url).rstrip('/')}{BASE}{blob.id}"
+
+
+def _created(request: Request, blob: Blob) -> Response:
+    return Response(status_code=201, headers={"Location": _url(request, blob)} | _expires(blob))
 
 
 def _refusal(error: ReplyError) -> Response:

@@ -10,7 +10,7 @@ from email.utils import parsedate_to_datetime
 
 import pytest
 
-from tests.blobs.tus import BLOBS, STREAM, Client, checksum, metadata, sha256
+from tests.blobs.tus import BLOBS, STREAM, Client, checksum, metadata, path_of, sha256
 from tests.conformance.realm import API, Realm
 
 DATA = os.urandom(700_000)
@@ -42,8 +42,8 @@ async def test_an_upload_from_creation_to_download(realm: Realm) -> None:
     created = await client.ask("POST", BLOBS, {"Upload-Length": str(len(DATA)), "Upload-Metadata": given})
     assert (created.status_code, created.headers["Tus-Resumable"]) == (201, "1.0.0")
     assert parsedate_to_datetime(created.headers["Upload-Expires"]) > datetime.now(UTC)
-    path = created.headers["Location"]
-    assert path.startswith(f"{API}/blobs/")
+    assert created.headers["Location"].startswith(f"{realm.base_url}{API}/blobs/")
+    path = path_of(created)
 
     head = await client.ask("HEAD", path)
     assert (head.status_code, head.headers["Cache-Control"]) == (200, "no-store")
@@ -64,9 +64,9 @@ async def test_a_creation_may_bring_its_first_bytes(realm: Realm) -> None:
     headers = {"Upload-Length": "10", "Upload-Metadata": metadata(project=project), "Content-Type": STREAM}
     created = await client.ask("POST", BLOBS, headers, content=b"01234")
     assert (created.status_code, created.headers["Upload-Offset"]) == (201, "5")
-    done = await client.patch(created.headers["Location"], 5, b"56789")
+    done = await client.patch(path_of(created), 5, b"56789")
     assert done.status_code == 204
-    assert (await client.get(created.headers["Location"])).content == b"0123456789"
+    assert (await client.get(path_of(created))).content == b"0123456789"
 
 
 async def test_an_empty_blob_is_complete_at_once(realm: Realm) -> None:
@@ -221,7 +221,7 @@ async def test_parts_become_one_in_their_order(realm: Realm) -> None:
         headers = {"Upload-Length": str(len(piece)), "Upload-Concat": "partial"}
         created = await client.ask("POST", BLOBS, headers)
         assert created.status_code == 201, created.text
-        paths.append(created.headers["Location"])
+        paths.append(path_of(created))
     assert (await client.ask("HEAD", paths[0])).headers["Upload-Concat"] == "partial"
     done = await asyncio.gather(*(client.patch(path, 0, piece) for path, piece in zip(paths, pieces, strict=True)))
     assert [one.status_code for one in done] == [204] * 3
@@ -230,7 +230,7 @@ async def test_parts_become_one_in_their_order(realm: Realm) -> None:
     given = metadata(project=project, filename="whole", sha256=sha256(DATA))
     final = await client.ask("POST", BLOBS, {"Upload-Concat": f"final;{' '.join(urls)}", "Upload-Metadata": given})
     assert final.status_code == 201, final.text
-    path = final.headers["Location"]
+    path = path_of(final)
     head = await client.ask("HEAD", path)
     assert head.headers["Upload-Concat"] == f"final;{' '.join(urls)}"
     assert head.headers["Upload-Offset"] == head.headers["Upload-Length"] == str(len(DATA))
@@ -242,7 +242,7 @@ async def test_parts_that_are_not_there_whole_or_ones_own_make_nothing(realm: Re
     client, project = await _client(realm)
     other, _ = await _client(realm)
     created = await other.ask("POST", BLOBS, {"Upload-Length": "1", "Upload-Concat": "partial"})
-    foreign = created.headers["Location"]
+    foreign = path_of(created)
     await other.patch(foreign, 0, b"x")
     unfinished = (await client.ask("POST", BLOBS, {"Upload-Length": "1", "Upload-Concat": "partial"})).headers[
         "Location"

@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from tests.conformance.realm import Realm, Site, Team
+from tests.conformance.realm import API, Realm, Site, Team
 from tests.conformance.wire import Frame
 
 STREAM = "application/offset+octet-stream"
@@ -31,6 +31,13 @@ def checksum(data: bytes, algorithm: str = "sha256") -> str:
 
 def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+def path_of(created: httpx.Response) -> str:
+    """The path of the upload that was begun."""
+    path = httpx.URL(created.headers["Location"]).path
+    assert path.startswith(f"{API}/{BLOBS}")
+    return path
 
 
 class Client:
@@ -54,8 +61,7 @@ class Client:
         length = {"Upload-Defer-Length": "1"} if size is None else {"Upload-Length": str(size)}
         response = await self.ask("POST", BLOBS, {**length, "Upload-Metadata": metadata(**pairs)})
         assert response.status_code == 201, response.text
-        location: str = response.headers["Location"]
-        return location
+        return path_of(response)
 
     async def patch(self, path: str, offset: int, data: Any, **headers: str) -> httpx.Response:
         named = {name.replace("_", "-"): value for name, value in headers.items()}

@@ -1,0 +1,132 @@
+"""Uploads when things go wrong: the relay is killed at any byte, the link breaks, the disk is full, time runs out."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import resource
+from collections.abc import AsyncIterator, Iterator
+
+import httpx
+import pytest
+
+from tests.blobs.tus import BLOBS, STREAM, TUS, Client, checksum, metadata, sha256
+from tests.conformance.own import ACCOUNT
+from tests.conformance.realm import Realm
+from tests.support.relay import RelayProcess
+
+MIB = 2**20
+DATA = os.urandom(24 * MIB)
+
+
+@pytest.fixture(scope="module")
+def own() -> Iterator[RelayProcess]:
+    """A relay that these tests may kill."""
+    settings = {"STARFISH_BLOB_UPLOADS": "20", "STARFISH_SITE_BLOB_BYTES": str(400 * MIB)}
+    with RelayProcess(settings=settings) as relay:
+        environment = {"STARFISH_USER_PASSWORD": ACCOUNT.password}
+        relay.cli("user", "create", ACCOUNT.name, "--no-input", env=environment)
+        yield relay
+
+
+@pytest.fixture
+async def client(own: RelayProcess) -> AsyncIterator[Client]:
+    async with Realm(own, owner=ACCOUNT, guest=ACCOUNT, operator=ACCOUNT) as realm:
+        yield Client(realm, await realm.site())
+
+
+async def _project(client: Client) -> int:
+    body = {"name": f"of {client.site.name}", "description": "a test", "site": client.site.id, "tasks": []}
+    await client.realm.rest("POST", "projects/", ACCOUNT, json=body)
+    found = await client.realm.rest("GET", "projects/lookup/", ACCOUNT, params={"site_id": client.site.id})
+    number: int = found.json()[0]["project"]["id"]
+    return number
+
+
+async def _slowly(data: bytes, sent: list[int]) -> AsyncIterator[bytes]:
+    for start in range(0, len(data), 64 * 1024):
+        yield data[start : start + 64 * 1024]
+        sent.append(start)
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("checked", [False, True], ids=["plain", "checked"])
+async def test_killed_at_any_byte_it_goes_on_where_it_is(own: RelayProcess, client: Client, checked: bool) -> None:
+    """What HEAD tells is on disk and right; what was to be checked as a whole and was not is gone."""
+    path = await client.create(len(DATA), project=await _project(client), sha256=sha256(DATA))
+    stored = own.data_dir / "files" / "uploads" / path.rpartition("/")[2]
+    offset = 0
+    for _ in range(3):
+        sent: list[int] = []
+        headers = {"Upload_Checksum": checksum(DATA[offset:])} if checked else {}
+        writing = asyncio.create_task(client.patch(path, offset, _slowly(DATA[offset:], sent), **headers))
+        last = random.randrange(10, 150)
+        while len(sent) < last and not writing.done():  # noqa: ASYNC110 - the test's own task is waited for
+            await asyncio.sleep(0)
+        await asyncio.to_thread(own.kill)
+        with pytest.raises(httpx.TransportError):
+            await writing
+        await asyncio.to_thread(own.start)
+        before, offset = offset, await client.offset(path)
+        assert offset == stored.stat().st_size
+        assert stored.read_bytes() == DATA[:offset]
+        assert offset == before if checked else offset >= before
+    assert (await client.patch(path, offset, DATA[offset:])).status_code == 204
+    assert (await client.get(path)).content == DATA
+
+
+async def test_a_link_that_breaks_loses_little(own: RelayProcess, client: Client) -> None:
+    path = await client.create(len(DATA), project=await _project(client))
+    reader, writer = await asyncio.open_connection(own.host, own.port)
+    headers = {**client.site.headers, **TUS, "Content-Type": STREAM, "Upload-Offset": "0", "Host": "relay"}
+    head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    writer.write(f"PATCH {path} HTTP/1.1\r\n{head}Content-Length: {len(DATA)}\r\n\r\n".encode() + DATA[: 20 * MIB])
+    await writer.drain()
+    async with asyncio.timeout(20):
+        while await client.offset(path) < 19 * MIB:  # noqa: ASYNC110 - it is the relay that is waited for
+            await asyncio.sleep(0.01)
+    writer.transport.abort()
+    offset = await client.offset(path)
+    assert (await client.patch(path, offset, DATA[offset:])).status_code == 204
+    assert (await client.get(path)).content == DATA
+    del reader
+
+
+async def test_a_full_disk_is_told_and_nothing_is_half_there(own: RelayProcess, client: Client) -> None:
+    project = await _project(client)
+    path = await client.create(len(DATA), project=project)
+    assert (await client.patch(path, 0, DATA[:MIB])).status_code == 204
+    resource.prlimit(own.pid, resource.RLIMIT_FSIZE, (8 * MIB, resource.RLIM_INFINITY))
+    try:
+        full = await client.patch(path, MIB, DATA[MIB:])
+        assert (full.status_code, full.json()["error"]["code"]) == (507, "unavailable")
+        offset = await client.offset(path)
+        assert MIB <= offset <= 8 * MIB
+        small = await client.upload(b"small", project)  # the relay goes on serving
+        assert (await client.get(small)).content == b"small"
+    finally:
+        resource.prlimit(own.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    assert (await client.patch(path, offset, DATA[offset:])).status_code == 204
+    assert (await client.get(path)).content == DATA
+
+
+async def test_quotas_count_what_was_announced(client: Client) -> None:
+    project = await _project(client)
+    path = await client.create(300 * MIB, project=project)
+    headers = {"Upload-Length": str(101 * MIB), "Upload-Metadata": metadata(project=project)}
+    refused = await client.ask("POST", BLOBS, headers)
+    assert (refused.status_code, refused.json()["error"]["details"]) == (413, {"limit": 400 * MIB})
+    assert (await client.ask("DELETE", path)).status_code == 204
+    assert (await client.ask("POST", BLOBS, headers)).status_code == 201
+
+
+async def test_unfinished_uploads_of_a_site_are_limited(client: Client) -> None:
+    project = await _project(client)
+    paths = [await client.create(1, project=project) for _ in range(20)]
+    headers = {"Upload-Length": "1", "Upload-Metadata": metadata(project=project)}
+    refused = await client.ask("POST", BLOBS, headers)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (429, "rate_limited")
+    assert "Retry-After" in refused.headers
+    assert (await client.patch(paths[0], 0, b"x")).status_code == 204
+    assert (await client.ask("POST", BLOBS, headers)).status_code == 201
