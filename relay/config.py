@@ -77,6 +77,7 @@ class Settings:
     frame_bytes: int = setting(MIB, "longest text frame", least=4096, most=64 * MIB)
     inline_bytes: int = setting(16 * MIB, "longest payload of a binary frame", least=4096, most=256 * MIB)
     sessions_per_site: int = setting(16, "open WebSockets of one site", least=1, most=10_000)
+    sessions_per_user: int = setting(20_000, "open WebSockets of all sites of a user", least=1, most=1_000_000)
     publishes_in_flight: int = setting(
         256, "publishes of one session that wait for their commit", least=1, most=100_000
     )
@@ -84,6 +85,8 @@ class Settings:
     session_bytes: int = setting(512 * MIB, "the same, in bytes", least=1024)
     site_frames: int = setting(40_000, "frames a second of all sessions of a site", least=1)
     site_bytes: int = setting(1024 * MIB, "the same, in bytes", least=1024)
+    user_frames: int = setting(0, "frames a second of all sessions of all sites of a user; 0 for any", least=0)
+    user_bytes: int = setting(0, "the same, in bytes", least=0)
     hello_timeout_s: float = setting(10.0, "seconds a new session has to say hello", least=0.1, most=600)
     ping_interval_s: float = setting(20.0, "seconds between pings", least=0.5, most=600)
     ping_timeout_s: float = setting(
@@ -205,10 +208,13 @@ class Settings:
                 session_bytes=self.session_bytes,
                 site_frames=self.site_frames,
                 site_bytes=self.site_bytes,
+                user_frames=self.user_frames,
+                user_bytes=self.user_bytes,
             ),
             text_bytes=self.frame_bytes,
             payload_bytes=self.inline_bytes,
             sessions_per_site=self.sessions_per_site,
+            sessions_per_user=self.sessions_per_user,
             publishes_in_flight=self.publishes_in_flight,
             catch_up_reads=self.catch_up_reads,
         )

@@ -28,9 +28,10 @@ from relay.core.model import Draft, Entry, JsonObject, Kind, rfc3339
 from relay.core.outbox import OutboxLimits
 from relay.core.ports import StorageUnavailable, Store, Tx
 from relay.core.presence import Presence, PresenceLimits
-from relay.core.rate import Bucket, Gate, RateLimits, site_buckets
+from relay.core.rate import RateLimits
 from relay.core.receipts import Receipts
 from relay.core.session import Session
+from relay.core.shares import Shares
 from relay.core.writer import JournalWriter, WriterLimits
 from relay.protocol.errors import unknown_project
 
@@ -54,6 +55,7 @@ class Limits:
     text_bytes: int = 1024 * 1024
     payload_bytes: int = 16 * 1024 * 1024
     sessions_per_site: int = 16
+    sessions_per_user: int = 20_000
     publishes_in_flight: int = 256
     catch_up_reads: int = 3
     """Sessions that may read a backlog from the journal at once."""
@@ -123,7 +125,9 @@ class Node:
         self.readers: set[Reader] = set()
         """Requests that follow a project: long polls and event streams."""
         self.credentials = Credentials(store, self.now_us, lambda: (self.all_sessions(), self.readers), self.spawn)
-        self._buckets: dict[int, tuple[Bucket, Bucket]] = {}
+        self.shares = Shares(
+            limits.rate, sessions_per_site=limits.sessions_per_site, sessions_per_user=limits.sessions_per_user
+        )
         self._opening: dict[int, asyncio.Task[Hub | None]] = {}
         self._users_of_hub: dict[int, int] = {}
         self._hubs_of_site: dict[int, set[int]] = {}
@@ -354,13 +358,9 @@ class Node:
 
     # --- sessions and presence
 
-    def gate(self, site_id: int) -> Gate:
-        """What the frames of a new session of this site are to pass."""
-        of_site = self._buckets.setdefault(site_id, site_buckets(self.limits.rate))
-        return Gate(self.limits.rate, of_site)
-
     def add_session(self, session: Session) -> None:
         self.sessions.setdefault(session.site.id, set()).add(session)
+        self.shares.opened(session.site)
 
     def open_presence(self, session: Session) -> None:
         self.presence.session_opened(session.site.id)
@@ -371,11 +371,11 @@ class Node:
         projects = list(self._hubs_of_site.get(site_id, ()))
         session.end()
         of_site = self.sessions.get(site_id)
-        if of_site is not None:
+        if of_site is not None and session in of_site:
             of_site.discard(session)
+            self.shares.closed(session.site)
             if not of_site:
                 del self.sessions[site_id]
-                self._buckets.pop(site_id, None)
         if session.counted:
             session.counted = False
             self.presence.session_closed(site_id, clean=clean)

@@ -1,4 +1,4 @@
-"""How much a session, and a site with all its sessions, may send: token buckets, without a clock of their own.
+"""How much a session, a site and a user with all their sessions may send: token buckets, without a clock of their own.
 
 What comes too fast is refused with `rate_limited` and when to try again; nothing of it is done. Who goes on all the
 same is closed with 4429. The defaults are above what an honest client reaches; an operator lowers them where a link is
@@ -15,12 +15,14 @@ from relay.protocol.errors import CloseCode, ErrorCode, ReplyError, SessionClose
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RateLimits:
-    """Per second, for one session and for one site; `burst_s` seconds' worth may come at once."""
+    """Per second, for one session, one site and one user (0: any); `burst_s` seconds' worth may come at once."""
 
     session_frames: float = 20_000
     session_bytes: float = 512 * 1024 * 1024
     site_frames: float = 40_000
     site_bytes: float = 1024 * 1024 * 1024
+    user_frames: float = 0
+    user_bytes: float = 0
     burst_s: float = 3.0
     refusals: int = 50
     """Refusals within `window_s` after which a session is closed."""
@@ -52,15 +54,21 @@ class Bucket:
 
 
 class Gate:
-    """What one session's frames pass: its own buckets, and its site's, which its other sessions share."""
+    """What one session's frames pass: its own buckets, and those that it shares: its site's and its user's.
+
+    Args:
+        shared: pairs of a bucket for frames and one for bytes.
+        alone: whether there are buckets of its own; a request without a session has none.
+    """
 
     __slots__ = ("_bytes", "_frames", "_limits", "_refused_at")
 
-    def __init__(self, limits: RateLimits, of_site: Sequence[Bucket]) -> None:
+    def __init__(self, limits: RateLimits, shared: Sequence[tuple[Bucket, Bucket]], *, alone: bool = True) -> None:
         self._limits = limits
-        site_frames, site_bytes = of_site
-        self._frames = (Bucket(limits.session_frames, limits.session_frames * limits.burst_s), site_frames)
-        self._bytes = (Bucket(limits.session_bytes, limits.session_bytes * limits.burst_s), site_bytes)
+        own = [buckets(limits.session_frames, limits.session_bytes, limits.burst_s)] if alone else []
+        pairs = [*own, *shared]
+        self._frames = tuple(frames for frames, _ in pairs)
+        self._bytes = tuple(bytes_ for _, bytes_ in pairs)
         self._refused_at: list[float] = []
 
     def admit(self, size: int, now: float) -> ReplyError | None:
@@ -69,16 +77,18 @@ class Gate:
         Raises:
             SessionClosed: with 4429, when it has been said too often.
         """
-        own_frames, site_frames = self._frames
-        own_bytes, site_bytes = self._bytes
-        wait_s = max(
-            own_frames.wait(1, now), site_frames.wait(1, now), own_bytes.wait(size, now), site_bytes.wait(size, now)
-        )
+        wait_s = 0.0
+        for bucket in self._frames:
+            if (wait := bucket.wait(1, now)) > wait_s:
+                wait_s = wait
+        for bucket in self._bytes:
+            if (wait := bucket.wait(size, now)) > wait_s:
+                wait_s = wait
         if wait_s == 0.0:
-            own_frames.take(1)
-            site_frames.take(1)
-            own_bytes.take(size)
-            site_bytes.take(size)
+            for bucket in self._frames:
+                bucket.take(1)
+            for bucket in self._bytes:
+                bucket.take(size)
             return None
         self._count(now)
         after = round(wait_s + 0.001, 3)
@@ -93,9 +103,6 @@ class Gate:
             raise SessionClosed(CloseCode.RATE_LIMITED, "the rate limit was exceeded again and again")
 
 
-def site_buckets(limits: RateLimits) -> tuple[Bucket, Bucket]:
-    """The frames' and the bytes' bucket of one site."""
-    return (
-        Bucket(limits.site_frames, limits.site_frames * limits.burst_s),
-        Bucket(limits.site_bytes, limits.site_bytes * limits.burst_s),
-    )
+def buckets(frames: float, bytes_: float, burst_s: float) -> tuple[Bucket, Bucket]:
+    """A bucket for frames and one for bytes, of these rates a second."""
+    return Bucket(frames, frames * burst_s), Bucket(bytes_, bytes_ * burst_s)

@@ -18,6 +18,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from starlette.requests import Request
+
 from relay.core import accounts
 from relay.core.access import Principal
 from relay.core.assertions import DEFAULT_AUDIENCE, DEFAULT_SESSION_S, Assertions, BadAssertion, is_assertion
@@ -25,6 +27,7 @@ from relay.core.model import Site, Token, User
 from relay.core.passwords import Passwords, needs_rehash
 from relay.core.ports import Store
 from relay.core.session import Identity
+from relay.core.shares import Shares
 from relay.core.signing_keys import CREDENTIAL_PREFIX
 from relay.protocol.errors import ErrorCode, ReplyError, forbidden, invalid, unknown_site
 
@@ -219,6 +222,18 @@ class Authenticator:
 
     def _is_good(self, token: Token) -> bool:
         return token.revoked_us is None and (token.expires_us is None or token.expires_us > self._now_us())
+
+
+async def asking(auth: Authenticator, shares: Shares, request: Request) -> Identity:
+    """The site that a REST request speaks for, if it does not come too fast.
+
+    Raises:
+        ReplyError: as `Authenticator.site` does; `rate_limited`.
+    """
+    identity = await auth.site(request.headers)
+    length = request.headers.get("content-length", "0")
+    shares.admit(identity.site, int(length) if length.isdigit() else 0, asyncio.get_running_loop().time())
+    return identity
 
 
 def _as_site(site: Site) -> Principal:

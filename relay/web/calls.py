@@ -19,7 +19,7 @@ from relay.core.calls import Caller
 from relay.core.node import Node
 from relay.core.welcome import standing
 from relay.protocol.envelope import Call, Hello
-from relay.web.auth import Authenticator
+from relay.web.auth import Authenticator, asking
 from relay.web.events import API
 from relay.web.replies import Json, answering, read_body
 
@@ -39,13 +39,13 @@ class CallDoor:
         ]
 
     async def hello(self, request: Request) -> Response:
-        identity = await self._auth.site(request.headers)
+        identity = await asking(self._auth, self._node.shares, request)
         hello = await read_body(request, Hello, self._node.limits.text_bytes)
         self._node.presence.heartbeat(identity.site.id, alive=True)
         return Json(await standing(self._node, identity, hello, ping_interval_s=self._ping_interval_s))
 
     async def call(self, request: Request) -> Response:
-        identity = await self._auth.site(request.headers)
+        identity = await asking(self._auth, self._node.shares, request)
         params = await read_body(request, dict[str, Any], self._node.limits.text_bytes)
         caller = Caller(node=self._node, principal=identity.principal, site=identity.site)
         return Json({"result": await calls.perform(caller, Call(None, request.path_params["method"], params))})

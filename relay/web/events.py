@@ -34,7 +34,7 @@ from relay.protocol import codec
 from relay.protocol.envelope import Publish
 from relay.protocol.errors import ErrorCode, ReplyError, invalid, unknown_project
 from relay.protocol.position import MAX_OFFSET, judge_resume
-from relay.web.auth import Authenticator
+from relay.web.auth import Authenticator, asking
 from relay.web.replies import Json, answering, read_body
 
 API = "/starfish/api/v1"
@@ -95,7 +95,7 @@ class EventDoor:
         Raises:
             ReplyError: `unauthenticated` …, and `unknown_project` for absent and foreign alike.
         """
-        identity = await self._auth.site(request.headers)
+        identity = await asking(self._auth, self._node.shares, request)
         number = request.path_params["project"]
         project_id = int(number) if number.isascii() and number.isdigit() and len(number) < 19 else 0
         async with self._node.use_hub(project_id) as hub:
@@ -112,6 +112,7 @@ class EventDoor:
         async with AsyncExitStack() as stack:
             seen = self._node.credentials.seen
             identity, hub, member = await stack.enter_async_context(self._member(request))
+            stack.enter_context(self._node.shares.following(identity.site))
             position = await self._position(request, identity, hub, member)
             reader = stack.enter_context(following(self._node, identity, hub, member, position))
             self._node.credentials.heed(seen)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
+from math import ceil
 from typing import Any
 
 import msgspec
@@ -62,7 +63,7 @@ def error_response(error: ReplyError) -> Json:
     if status == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="starfish", Basic realm="starfish", charset="UTF-8"'
     if status in (429, 503):
-        headers["Retry-After"] = str(int(error.details.get("retry_after", RETRY_AFTER_S)))
+        headers["Retry-After"] = str(ceil(error.details.get("retry_after", RETRY_AFTER_S)))
     return Json({"error": body}, status, headers)
 
 

@@ -79,12 +79,7 @@ class SocketDoor:
         if origin is not None and not self._settings.allows_origin(origin, websocket.headers.get("host", "")):
             raise forbidden("pages of this origin may not connect")
         identity = await self._auth.site(websocket.headers)
-        if len(self._node.sessions.get(identity.site.id, ())) >= self._node.limits.sessions_per_site:
-            raise ReplyError(
-                ErrorCode.TOO_MANY_SESSIONS,
-                f"a site holds at most {self._node.limits.sessions_per_site} sessions; close one",
-                {"retry_after": 30},
-            )
+        self._node.shares.require_room(identity.site)
         return identity
 
     # --- the session
@@ -121,7 +116,7 @@ class SocketDoor:
             node.limits.outbox,
             node.catch_up,
             asyncio.Semaphore(node.limits.publishes_in_flight),
-            node.gate(identity.site.id),
+            node.shares.gate(identity.site),
             lambda closed: link.close(closed.code, closed.reason),
         )
         node.add_session(session)

@@ -9,7 +9,7 @@ import pytest
 
 from tests.conformance.own import new_realm
 from tests.conformance.realm import Realm, listed
-from tests.conformance.wire import publication
+from tests.conformance.wire import HandshakeRefused, publication
 from tests.support.relay import RelayProcess
 
 FRAMES_A_SECOND = 20
@@ -48,3 +48,33 @@ async def test_who_goes_on_all_the_same_is_closed_4429_and_the_others_are_not(re
     assert await team.co.closed() == 4429
     assert await team.pa.is_alive()
     assert await (await realm.session(team.coordinator)).is_alive()
+
+
+@pytest.fixture
+async def shared() -> AsyncIterator[Realm]:
+    """On a relay that allows a user little, and each of its sites more."""
+    settings = {"STARFISH_USER_FRAMES": str(FRAMES_A_SECOND), "STARFISH_SESSIONS_PER_USER": "3"}
+    with RelayProcess(settings=settings) as relay:
+        async with new_realm(relay) as realm:
+            yield realm
+
+
+async def test_the_sites_of_a_user_share_its_rate_and_its_number_of_sessions(shared: Realm) -> None:
+    sites = [await shared.site() for _ in range(4)]
+    wires = [await shared.session(site) for site in sites[:3]]
+    with pytest.raises(HandshakeRefused) as refused:
+        await shared.connect(sites[3].headers)
+    assert (refused.value.status, refused.value.error["code"]) == (429, "too_many_sessions")
+    assert int(refused.value.headers["Retry-After"]) > 0
+    await wires.pop().close()
+    wires.append(await shared.session(sites[3]))
+    for wire in wires:
+        for ref in range(BURST):
+            await wire.send(type="call", ref=ref, method="projects.list")
+    answers = [await wire.answer(ref) for wire in wires for ref in range(BURST)]
+    refusals = [answer["code"] for answer in answers if answer["type"] == "error"]
+    assert len(refusals) > BURST, "what one site could send alone is as much as all three may"
+    assert set(refusals) == {"rate_limited"}
+    response = await shared.as_site("POST", "calls/projects.list/", sites[0], json={})
+    assert (response.status_code, response.json()["error"]["code"]) == (429, "rate_limited")
+    assert int(response.headers["Retry-After"]) >= 1

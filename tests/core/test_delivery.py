@@ -143,7 +143,7 @@ class Story:
             LIMITS.outbox,
             self.node.catch_up,
             in_flight,
-            self.node.gate(site.id),
+            self.node.shares.gate(site),
             lambda closed: None,
         )
         asked = self.positions.get(site.id) if self.random.random() < 0.8 else 0

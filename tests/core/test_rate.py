@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.core.rate import Bucket, Gate, RateLimits, site_buckets
+from relay.core.rate import Bucket, Gate, RateLimits, buckets
 from relay.protocol.errors import CloseCode, ErrorCode, SessionClosed
 
 LIMITS = RateLimits(
@@ -34,7 +34,7 @@ def test_after_the_wait_it_passes(amount: float, rate: float) -> None:
 
 
 def test_a_frame_larger_than_the_burst_passes_a_full_bucket_and_is_paid_for_afterwards() -> None:
-    gate = Gate(LIMITS, site_buckets(LIMITS))
+    gate = Gate(LIMITS, [buckets(LIMITS.site_frames, LIMITS.site_bytes, LIMITS.burst_s)])
     assert gate.admit(5000, 0.0) is None
     refused = gate.admit(1, 1.0)
     assert refused is not None
@@ -43,14 +43,14 @@ def test_a_frame_larger_than_the_burst_passes_a_full_bucket_and_is_paid_for_afte
 
 
 def test_sessions_of_one_site_share_its_bucket() -> None:
-    shared = site_buckets(LIMITS)
+    shared = [buckets(LIMITS.site_frames, LIMITS.site_bytes, LIMITS.burst_s)]
     gates = [Gate(LIMITS, shared) for _ in range(2)]
     passed = sum(gate.admit(1, 0.0) is None for gate in gates for _ in range(3) for _ in range(3))
     assert passed == 15
 
 
 def test_who_goes_on_all_the_same_is_closed_4429() -> None:
-    gate = Gate(LIMITS, site_buckets(LIMITS))
+    gate = Gate(LIMITS, [buckets(LIMITS.site_frames, LIMITS.site_bytes, LIMITS.burst_s)])
     for _ in range(10):
         assert gate.admit(1, 0.0) is None
     for _ in range(3):
@@ -61,7 +61,7 @@ def test_who_goes_on_all_the_same_is_closed_4429() -> None:
 
 
 def test_refusals_long_ago_are_forgotten() -> None:
-    gate = Gate(LIMITS, site_buckets(LIMITS))
+    gate = Gate(LIMITS, [buckets(LIMITS.site_frames, LIMITS.site_bytes, LIMITS.burst_s)])
     for second in range(0, 100, 20):
         while gate.admit(1, float(second)) is None:
             pass
