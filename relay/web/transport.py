@@ -8,12 +8,18 @@ It rests on the internals of uvicorn's `WebSocketsSansIOProtocol`, so uvicorn is
 `tests/web/test_transport.py` says what would break.
 
 A peer is given up when for `ping_timeout` nothing of it has moved: no pong, and no byte in or out. It is then cut
-(`abort`), because a peer that does not read would hold a socket that is closed politely for ever.
+(`abort`), because a peer that does not read would hold a socket that is closed politely for ever. What counts as out is
+what the peer's TCP has acknowledged: the system's own send buffer holds megabytes, which take a slow link minutes.
 """
 
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import socket
+import struct
+import sys
+import termios
 from asyncio.transports import BaseTransport
 from typing import Any, cast
 
@@ -24,6 +30,10 @@ from websockets.frames import Frame
 EXTENSION = "starfish.transport"
 CLOSE_TIMEOUT_S = 5.0
 """How long a peer may take to answer a close before it is cut."""
+
+_PING_BYTES = 6
+_BYTES_ACKED = 120
+"""Where `tcpi_bytes_acked` lies in `struct tcp_info` (Linux 4.1 and later)."""
 
 
 class RelayProtocol(WebSocketsSansIOProtocol):
@@ -38,6 +48,8 @@ class RelayProtocol(WebSocketsSansIOProtocol):
         self._moved: tuple[int, int] = (0, 0)
         self.takes_more = True
         """`writable.is_set()`, without a call: it is asked once for every delivery."""
+        self._ping_at = 0
+        """Where in the bytes sent the last ping begins."""
 
     def connection_made(self, transport: BaseTransport) -> None:
         super().connection_made(transport)
@@ -72,6 +84,7 @@ class RelayProtocol(WebSocketsSansIOProtocol):
 
     def send_keepalive_ping(self) -> None:
         self._moved = self._movement()
+        self._ping_at = self._moved[1] + self.pending_bytes()
         super().send_keepalive_ping()
 
     def keepalive_timeout(self) -> None:
@@ -79,7 +92,7 @@ class RelayProtocol(WebSocketsSansIOProtocol):
             return
         before, self._moved = self._moved, self._movement()
         # While the relay itself does not read, a pong may lie unread: that is no fault of the peer.
-        if self._moved != before or self.read_paused:
+        if self._moved[0] != before[0] or self._has_taken(before[1], self._moved[1]) or self.read_paused:
             assert self.ping_timeout is not None
             self.pong_timer = self.loop.call_later(self.ping_timeout, self.keepalive_timeout)
             return
@@ -87,8 +100,18 @@ class RelayProtocol(WebSocketsSansIOProtocol):
         self.transport.abort()
 
     def _movement(self) -> tuple[int, int]:
-        """Changes whenever a byte has come in or gone out; a full buffer that only grows is no movement out."""
-        return self._received, self.transport.get_write_buffer_size() if not self.writable.is_set() else 0
+        """How much has come in, and how much of what was sent has been taken."""
+        taken = taken_bytes(self.transport)
+        return self._received, -int(self.transport.get_write_buffer_size()) if taken is None else taken
+
+    def _has_taken(self, before: int, now: int) -> bool:
+        """Whether the peer has taken something, other than the ping alone: that is its system's doing, not its own."""
+        is_ping_alone = before >= self._ping_at and now <= self._ping_at + _PING_BYTES
+        return now > before and not is_ping_alone
+
+    def pending_bytes(self) -> int:
+        """Bytes that were handed over and not taken yet, by whatever buffer they are held."""
+        return int(self.transport.get_write_buffer_size()) + unsent_bytes(self.transport)
 
     # --- closing
 
@@ -130,7 +153,7 @@ class SocketLink:
             self._write(frames)
 
     def pending_bytes(self) -> int:
-        return self._protocol.transport.get_write_buffer_size()
+        return self._protocol.pending_bytes()
 
     async def drained(self) -> None:
         await self._protocol.writable.wait()  # uvicorn sets it when the connection is lost, too
@@ -141,6 +164,30 @@ class SocketLink:
     async def closed(self) -> None:
         """Wait until the socket is gone."""
         await self._protocol.is_lost.wait()
+
+
+def taken_bytes(transport: BaseTransport) -> int | None:
+    """How much the peer's TCP has acknowledged so far. None where the system does not say."""
+    raw = transport.get_extra_info("socket")
+    if raw is None or not sys.platform.startswith("linux"):
+        return None
+    try:
+        info = raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_ACKED + 8)
+    except OSError:  # no TCP, or closed
+        return None
+    return int(struct.unpack_from("=Q", info, _BYTES_ACKED)[0]) if len(info) >= _BYTES_ACKED + 8 else None
+
+
+def unsent_bytes(transport: BaseTransport) -> int:
+    """How much the system holds that the peer's TCP has not acknowledged. 0 where it does not say."""
+    raw = transport.get_extra_info("socket")
+    if raw is None or not sys.platform.startswith("linux"):
+        return 0
+    try:
+        (size,) = struct.unpack("=i", fcntl.ioctl(raw.fileno(), termios.TIOCOUTQ, bytes(4)))
+    except (OSError, ValueError):
+        return 0
+    return int(size)
 
 
 def link_of(websocket: WebSocket) -> SocketLink:
