@@ -22,7 +22,7 @@ LIMITS = Limits()
 async def connected(node: Node, store: FakeStore, site: Site) -> Session:
     """A session that has been welcomed."""
     identity = Identity(site=site, principal=Principal(user_id=site.owner_id, sites=frozenset({site.id})))
-    in_flight, gate = asyncio.Semaphore(1), node.gate(site.id)
+    in_flight, gate = asyncio.Semaphore(1), node.shares.gate(site)
     session = Session(
         site.uid, identity, FakeLink(), store.port, LIMITS.outbox, node.catch_up, in_flight, gate, lambda closed: None
     )
