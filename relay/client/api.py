@@ -13,7 +13,7 @@ from relay import __version__
 from relay.client.credentials import Credentials, bearer
 from relay.client.limits import Limits
 from relay.client.proxies import Proxy
-from relay.client.transport import Disconnected, Refused, Unreachable, refusal
+from relay.client.transport import Disconnected, HeldBack, Refused, Unreachable, refusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +75,20 @@ class Api:
 
     @asynccontextmanager
     async def stream(self, path: str, headers: Mapping[str, str]) -> AsyncIterator[tuple[Answer, AsyncIterator[bytes]]]:
-        """An answer whose body is read as it comes."""
-        credentials = await self._credentials.headers()
+        """An answer whose body is read as it comes; what compresses on the way would hold it back."""
+        headers = {**await self._credentials.headers(), "Accept-Encoding": "identity", **headers}
         with _told():
-            async with self._http.stream("GET", path, headers={**credentials, **headers}) as response:
+            async with self._http.stream("GET", path, headers=headers) as response:
                 body = b"" if response.is_success else await response.aread()
-                yield _good(response, body), response.aiter_raw()
+                yield _good(response, body), _as_it_comes(response)
+
+
+async def _as_it_comes(response: httpx.Response) -> AsyncIterator[bytes]:
+    try:
+        async for piece in response.aiter_raw():
+            yield piece
+    except httpx.ReadTimeout:
+        raise HeldBack(1006, "an event stream was silent for too long") from None
 
 
 def _good(response: httpx.Response, body: bytes) -> Answer:

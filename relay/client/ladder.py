@@ -4,7 +4,7 @@
         ▲                    │
         └────────────────────┘          up, when a rung above has answered to a trial hello; now and then, at random
 
-What counts against a rung is only what happens before a welcome:
+What counts against a rung is what happens before a welcome, and a stream that turns out to be held back:
 
     blocked     an answer that is not the relay's (no upgrade, a page of a proxy's), or none in time: the next rung
     doubtful    a gateway's 502, a connection that breaks off: the next rung, the second time
@@ -27,7 +27,7 @@ from relay.client import frames
 from relay.client.credentials import TokenUnavailable
 from relay.client.errors import ProtocolViolation
 from relay.client.limits import Limits
-from relay.client.transport import Disconnected, Refused, Rung, Transport, Unreachable
+from relay.client.transport import Disconnected, HeldBack, Refused, Rung, Transport, Unreachable
 from relay.protocol.errors import CloseCode
 
 log = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ class Ladder:
             self._top_since = time.monotonic()
 
     def failed(self, error: Exception) -> bool:
-        """An attempt came to nothing. True: the next one is by another rung, and need not wait."""
+        """An attempt came to nothing. True: the next one is by a lower rung, and need not wait."""
         self._against += weight(error)
         if self._against < BLOCKED or len(self._rungs) == 1:
             return False
@@ -133,7 +133,7 @@ def weight(error: Exception) -> int:
             return BLOCKED
         case Unreachable() | TokenUnavailable() | ConnectionRefusedError() | socket.gaierror() | ssl.SSLError():
             return _PASSING
-        case TimeoutError():
+        case TimeoutError() | HeldBack():
             return BLOCKED
         case Disconnected(code=1006) | ConnectionError():
             return _DOUBTFUL

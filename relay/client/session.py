@@ -37,7 +37,7 @@ from relay.client.ladder import Ladder
 from relay.client.limits import Limits, backoff
 from relay.client.renewal import Renewal
 from relay.client.requests import Requests
-from relay.client.transport import Disconnected, Refused, Transport
+from relay.client.transport import Disconnected, HeldBack, Refused, Transport
 from relay.protocol import codec
 from relay.protocol.errors import RECONNECT, CloseCode, ErrorCode
 
@@ -179,7 +179,8 @@ class Session:
             if self._leaving:
                 return
             resuming, self._resuming = self._resuming, False
-            if self._connected_at == math.inf and self._ladder.failed(error):
+            was_welcomed = self._connected_at < math.inf and not isinstance(error, HeldBack)
+            if not was_welcomed and self._ladder.failed(error):
                 self._retry_after_s = None
                 continue
             if resuming and self._retry_after_s is None:

@@ -25,6 +25,10 @@ class Disconnected(Exception):
         self.reason = reason
 
 
+class HeldBack(Disconnected):
+    """Nothing came for longer than anything is silent: something between keeps it to itself."""
+
+
 class Refused(Exception):
     """The answer was an HTTP response, and not the one that was hoped for.
 
