@@ -23,8 +23,9 @@ class Event:
     read from (`Site.history`) is None there, and `size` says how many bytes it has.
 
     One kind is made by this client: `resync`. The journal no longer reaches back to where this site was, or it is
-    another one (a restored backup): events may be missing before this point, others may come again. Read the state
-    anew (`Site.runs.list`). Its `data` is `{"from": offset}`: the events that follow come after that offset.
+    another one (a restored backup): events may be missing before this point, others may come again. Its `data` is
+    `{"from": offset, "runs": [run, …]}`: the events that follow come after that offset, and the runs are the project's
+    (a participant's own) as they are now, read anew by this client. What is known of runs from before is void.
     """
 
     project: int

@@ -11,10 +11,13 @@ publishes that were not answered are sent again under the same id. What ends it 
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+import logging
 import secrets
 import ssl as ssl_module
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -25,14 +28,16 @@ from relay.client.credentials import Credentials, TokenSource
 from relay.client.errors import RelayError
 from relay.client.frames import Event, Goodbye, Membership, Presence, Published, Receipt
 from relay.client.ladder import Ladder
-from relay.client.limits import Limits
+from relay.client.limits import Limits, backoff
 from relay.client.methods import JsonObject, JsonObjects, Keys, Projects, Runs
 from relay.client.proxies import Proxy, proxy_for
 from relay.client.rest import RestRung
 from relay.client.session import Session
 from relay.client.transport import Rung, api_url, socket_url
 from relay.client.websocket import WebSocketRung
-from relay.protocol.errors import unknown_project
+from relay.protocol.errors import ErrorCode, unknown_project
+
+log = logging.getLogger(__name__)
 
 TransportName = Literal["websocket", "sse", "poll"]
 TRANSPORTS: tuple[TransportName, ...] = ("websocket", "sse", "poll")
@@ -107,6 +112,7 @@ class Site:
             on_presence=on_presence,
             on_goodbye=on_goodbye,
         )
+        self._resync: Event | None = None
         self.projects = Projects(self._call)
         self.runs = Runs(self._call)
         self.keys = Keys(self._call)
@@ -188,7 +194,7 @@ class Site:
         An event counts as processed, and is acknowledged, when the next one is asked for, or when the `async with`
         block is left without an exception. A site that is killed in between is shown it again. Otherwise no event comes
         twice and none is left out, however often the connection is lost; what cannot be made good is told by an event
-        of the kind `resync` (see `Event`).
+        of the kind `resync`, which brings the runs as they are now (see `Event`).
 
         What is published through this object is not shown to it, live or later, unless it was given an `id`. What other
         processes of the same site publish is, and so is what an earlier process did, if it comes after the cursor.
@@ -199,7 +205,29 @@ class Site:
         Raises, while iterating:
             SessionEnded: there is no session any more; `Closed` if the block was left.
         """
-        return _Events(self._session)
+        return _Events(self._next_event)
+
+    async def _next_event(self) -> Event:
+        event = self._resync or await self._session.inbox.next()
+        if event.kind != "resync":
+            return event
+        self._resync = event  # it is kept until it has been told, should the application stop waiting
+        told = replace(event, data=event.data | {"runs": await self._runs_after_loss(event.project)})
+        self._resync = None
+        return told
+
+    async def _runs_after_loss(self, project: int) -> JsonObjects:
+        """The runs as they are now; none if the site has left the project meanwhile."""
+        attempt = 0
+        while True:
+            try:
+                return await self.runs.list(project)
+            except RelayError as error:
+                if error.code == ErrorCode.UNKNOWN_PROJECT:
+                    return []
+                log.warning("the state of project %d cannot be read: %s; trying again", project, error)
+            await asyncio.sleep(backoff(self._limits, attempt, None))
+            attempt += 1
 
     # --- publishing
 
@@ -324,8 +352,8 @@ class Site:
 class _Events(AsyncIterator[Event]):
     """What `Site.events` returns. Every one of them reads from the same place."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(self, next_event: Callable[[], Awaitable[Event]]) -> None:
+        self._next_event = next_event
 
     async def __anext__(self) -> Event:
-        return await self._session.inbox.next()
+        return await self._next_event()

@@ -175,6 +175,17 @@ async def test_offsets_are_counted_by_project(fake: FakeRelay) -> None:
         assert [(one.project, one.offset) for one in await take(site, 3)] == [(12, 2), (13, 1), (13, 2)]
 
 
+RUNS = [{"id": 7, "status": "Running"}]
+
+
+async def answer_runs(peer: Peer) -> None:
+    """Answer the client, that reads the state anew."""
+    while (frame := await peer.receive())["type"] != "call":
+        assert frame["type"] == "ack"
+    assert (frame["method"], frame["params"]) == ("runs.list", {"project": 12})
+    await peer.ok(frame, result=RUNS)
+
+
 async def test_an_unrecovered_resume_is_told_in_its_place(fake: FakeRelay) -> None:
     async with fake.site() as site:
         await fake.peers[0].send(event(1), event(2))
@@ -182,9 +193,16 @@ async def test_an_unrecovered_resume_is_told_in_its_place(fake: FakeRelay) -> No
         await fake.peers[0].drop_when_read()
         peer = await fake.welcome({12: project(3, epoch="e2", recovered=False, **{"from": 0})})
         await peer.send(*(event(offset, data="of the new journal") for offset in (1, 2, 3)))
+        answering = asyncio.create_task(answer_runs(peer))
         old, resync, *new = await take(site, 5)
+        await answering
         assert (old.offset, old.data) == (2, 2)
-        assert (resync.kind, resync.project, resync.offset, resync.data) == ("resync", 12, None, {"from": 0})
+        assert (resync.kind, resync.project, resync.offset, resync.data) == (
+            "resync",
+            12,
+            None,
+            {"from": 0, "runs": RUNS},
+        )
         assert [(one.offset, one.data) for one in new] == [(offset, "of the new journal") for offset in (1, 2, 3)]
         # What was processed of the old journal says nothing of the new one.
         assert (await peer.expect("ack"))["offset"] <= 2
@@ -200,14 +218,30 @@ async def test_the_old_journals_events_are_not_acknowledged_in_the_new_one(fake:
         fake.peers[0].drop()
         peer = await fake.welcome({12: project(3, epoch="e2", recovered=False, **{"from": 0})})
         await peer.send(event(1))
+        answering = asyncio.create_task(answer_runs(peer))
         assert [one.kind for one in await take(site, 2)] == ["resync", "message"]
+        await answering
     assert await acks(peer) == [(12, 1)]
 
 
 async def test_a_fresh_site_whose_cursor_is_lost_is_told_too(fake: FakeRelay) -> None:
     async with fake.site({12: project(9, recovered=False, **{"from": 4})}) as site:
+        reading = asyncio.create_task(take(site, 1))
+        await fake.peers[0].expect("call")
+        reading.cancel()  # what was not told is told to who asks next
+        await asyncio.wait({reading})
+        answering = asyncio.create_task(answer_runs(fake.peers[0]))
         (resync,) = await take(site, 1)
-        assert (resync.kind, resync.data) == ("resync", {"from": 4})
+        await answering
+        assert (resync.kind, resync.data) == ("resync", {"from": 4, "runs": RUNS})
+
+
+async def test_the_state_is_read_until_the_relay_can_tell_it(fake: FakeRelay) -> None:
+    async with fake.site({12: project(9, recovered=False)}) as site:
+        reading = asyncio.create_task(take(site, 1))
+        await fake.peers[0].refuse(await fake.peers[0].expect("call"), "unavailable")
+        await fake.peers[0].refuse(await fake.peers[0].expect("call"), "unknown_project")
+        assert (await reading)[0].data["runs"] == []
 
 
 async def test_a_project_that_was_left_and_joined_again_begins_anew(fake: FakeRelay) -> None:
