@@ -1,9 +1,12 @@
-"""A real training through a real relay: three hospitals and a coordinator, each a process of its own.
+"""A real training through a real relay: three hospitals and a coordinator, each a process of its own;
+one of the hospitals has a controller that polls, as those in the field do.
 
     play         what happens: who is started when, who is killed and started again, and what came of it
     stage        the processes: a relay, and whatever else is started; all of them end with it
     coordinator  asks for rounds of training and averages what comes back
     participant  trains on its own data, which never leaves it
+    poller       the same, for a controller that polls
+    run_files    the files of runs: how the coordinator exchanges models with who polls
     data         who has which patients
     model        the mathematics: logistic regression, federated averaging, pooled mean and variance
     yardstick    what the result is measured against

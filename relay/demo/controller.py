@@ -16,6 +16,11 @@ PROJECT = "breast-cancer"
 TOKEN = "STARFISH_SITE_TOKEN"  # noqa: S105 - the name of the variable
 """The environment variable with the site's token: a command line can be read by everybody on the machine."""
 
+USER = "demo"
+"""The user that owns all sites of the demo."""
+PASSWORD = "STARFISH_USER_PASSWORD"  # noqa: S105 - the name of the variable
+"""The environment variable with the user's password, for what speaks the polling API."""
+
 TIME_LIMIT_S = 120.0
 """A controller that has lost its stage ends by itself."""
 

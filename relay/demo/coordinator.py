@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import time
 from typing import Any
 
@@ -25,17 +26,27 @@ from relay.client import Event, Site
 from relay.demo import controller, data, model
 from relay.demo.data import Floats
 from relay.demo.model import Moments
+from relay.demo.run_files import RunFiles
 
 EPOCHS = 20
-DRILL = 100
+DRILL = 150
 """Commands that are sent before the training, to measure how long one takes to reach the sites."""
 DRILL_PAUSE_S = 0.004
 
 
 class Coordinator:
-    """The coordinator of one batch of one project."""
+    """The coordinator of one batch of one project.
 
-    def __init__(self, site: Site, project: int, *, participants: int, rounds: int) -> None:
+    Args:
+        polling: how many of the participants poll. They see no events: what they send and are sent is files.
+    """
+
+    def __init__(
+        self, site: Site, project: int, files: RunFiles, *, participants: int, polling: int, rounds: int
+    ) -> None:
+        self._files = files
+        self._listening = participants - polling
+        self._sites: dict[int, str] = {}
         self._site = site
         self._project = project
         self._rounds = rounds
@@ -59,6 +70,8 @@ class Coordinator:
                     await self._take_joined(event.data["site"])
                 case "update":
                     self._take_update(event)
+                case "file" if event.data["type"] != "artifacts":
+                    await self._take_file(event.data)
                 case "message":
                     await self._take_report(event)
                 case "run" | "progress" | "log":
@@ -85,10 +98,11 @@ class Coordinator:
     async def _take_report(self, event: Event) -> None:
         assert event.sender is not None
         self._push_ms[event.sender] = event.data["push_ms"]
-        if len(self._push_ms) == self._participants:
+        if len(self._push_ms) == self._listening:
             started = await self._site.runs.start(self._project)
             self._batch = started["batch"]
-            self._run = next(run["id"] for run in started["runs"] if run["site_uid"] == self._site.uid)
+            self._sites = {run["id"]: run["site_uid"] for run in started["runs"]}
+            self._run = next(run for run, uid in self._sites.items() if uid == self._site.uid)
 
     # --- the training
 
@@ -114,17 +128,30 @@ class Coordinator:
             self._weights = np.zeros(len(pooled.mean) + 1)
         self._updates.clear()
         payload = model.pack(weights=self._weights, mean=self._mean, scale=self._scale)
+        await self._files.put(self._run, self._round - 1, payload)
         sent = await self._site.publish(self._project, "update", payload=payload, run=self._run)
         await self._all("Running")
         await self._command("train", batch=self._batch, round=self._round, model=sent.offset, epochs=EPOCHS)
 
     def _take_update(self, event: Event) -> None:
         assert event.sender is not None and event.payload is not None
-        arrays = model.unpack(event.payload)
+        self._take_arrays(event.sender, event.payload)
+
+    def _take_arrays(self, uid: str, payload: bytes) -> None:
+        arrays = model.unpack(payload)
         if "weights" in arrays:
-            self._updates[event.sender] = int(arrays["n"]), arrays["weights"]
+            self._updates[uid] = int(arrays["n"]), arrays["weights"]
         else:
-            self._moments[event.sender] = Moments(n=int(arrays["n"]), mean=arrays["mean"], m2=arrays["m2"])
+            self._moments[uid] = Moments(n=int(arrays["n"]), mean=arrays["mean"], m2=arrays["m2"])
+
+    async def _take_file(self, file: dict[str, Any]) -> None:
+        """What a polling site has uploaded: its update, or its log, which ends with how far it has come."""
+        uid = self._sites[file["run"]]
+        content = await self._files.get(file["run"], file["type"], file["round"])
+        if file["type"] == "mid_artifacts":
+            self._take_arrays(uid, content)
+        else:
+            tell("progress", site=uid, round=file["round"], epochs=EPOCHS, **json.loads(content.splitlines()[-1]))
 
     async def _end_round(self) -> None:
         await self._all("Aggregating")
@@ -172,11 +199,21 @@ async def work(site: Site, options: argparse.Namespace) -> None:
         controller.PROJECT, tasks=[{"seq": 1, "model": "LogisticRegression", "config": config}]
     )
     tell("project", project=project["id"])
-    await Coordinator(site, project["id"], participants=options.participants, rounds=options.rounds).work()
+    files = RunFiles(options.url, controller.USER, os.environ[controller.PASSWORD])
+    coordinator = Coordinator(
+        site,
+        project["id"],
+        files,
+        participants=options.participants,
+        polling=options.polling,
+        rounds=options.rounds,
+    )
+    await coordinator.work()
 
 
 if __name__ == "__main__":
     arguments = argparse.ArgumentParser(description="the coordinator of a federation")
     arguments.add_argument("--participants", type=int, required=True, metavar="N", help="how many are waited for")
+    arguments.add_argument("--polling", type=int, default=0, metavar="N", help="how many of them poll")
     arguments.add_argument("--rounds", type=int, required=True, metavar="N")
     controller.start(work, arguments)

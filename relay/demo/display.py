@@ -27,6 +27,7 @@ STYLES = {
 class _Row:
     role: str
     status: str = "starting"
+    polls: bool = False
     round: int | None = None
     epoch: int = 0
     epochs: int = 1
@@ -39,11 +40,11 @@ class _Row:
 class Display:
     """One line per site. News come as the coordinator tells them, with the sites' uids; `names` says who is who."""
 
-    def __init__(self, console: Console, coordinator: str, participants: list[str]) -> None:
+    def __init__(self, console: Console, coordinator: str, participants: list[str], polling: str) -> None:
         self._console = console
         self._began = time.monotonic()
         self._rows = {coordinator: _Row(role="coordinator")}
-        self._rows |= {name: _Row(role="participant") for name in participants}
+        self._rows |= {name: _Row(role="participant", polls=name == polling) for name in participants}
         self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
 
     def __enter__(self) -> Self:
@@ -76,7 +77,8 @@ class Display:
             row.path.append(row.status)
             if self._live is None and row.role == "participant" and row.status == "Pending Aggregating":
                 figures = f"loss {_number(row.loss)}, accuracy {_number(row.accuracy)}"
-                self.say(f"{name:<10}  round {row.round}: {figures}  [dim]{' > '.join(row.path)}[/]")
+                how = "(polls)" if row.polls else ""
+                self.say(f"{name:<10} {how:<7}  round {row.round}: {figures}  [dim]{' > '.join(row.path)}[/]")
         elif news["what"] == "progress":
             row.epoch, row.epochs = news["epoch"], news["epochs"]
             row.loss, row.accuracy = news["loss"], news["accuracy"]
@@ -87,13 +89,13 @@ class Display:
             self._live.update(self._table(), refresh=True)
 
     def _table(self) -> Table:
-        widths = {"site": 10, "round": 5, "status": 19, "epochs": 12, "loss": 5, "accuracy": 8}
+        widths = {"site": 16, "round": 5, "status": 19, "epochs": 12, "loss": 5, "accuracy": 8}
         columns = [Column(title, min_width=width, no_wrap=True) for title, width in widths.items()]
         table = Table(*columns, box=SIMPLE_HEAD)
         for name, row in self._rows.items():
             trains = row.role == "participant"
             table.add_row(
-                name if trains else f"[bold]{name}[/]",
+                f"{name}{' [dim](polls)[/]' if row.polls else ''}" if trains else f"[bold]{name}[/]",
                 str(row.round or ""),
                 f"[{STYLES.get(row.status, 'default')}]{row.status}[/]",
                 ProgressBar(total=row.epochs, completed=row.epoch, width=12) if trains else "",

@@ -22,6 +22,8 @@ from relay.demo.yardstick import Yardstick
 COORDINATOR = "Registry"
 PARTICIPANTS = [share.site for share in data.SHARES]
 VICTIM = PARTICIPANTS[1]
+POLLING = PARTICIPANTS[2]
+"""Its controller is one of those in the field: it polls."""
 
 PACE_S = 0.02
 """How long an epoch takes at least, so that there is something to watch."""
@@ -106,7 +108,9 @@ class Play:
         self._names = {uid: name for name, (uid, _) in self._sites.items()}
         self._display.say(f"{len(self._sites)} sites are registered, each with a token of its own")
         coordinator = await self._enter(
-            COORDINATOR, "coordinator", "--participants", str(len(PARTICIPANTS)), "--rounds", str(self._rounds)
+            COORDINATOR,
+            "coordinator",
+            *("--participants", str(len(PARTICIPANTS)), "--polling", "1", "--rounds", str(self._rounds)),
         )
         measuring = asyncio.create_task(asyncio.to_thread(yardstick.measure))
         await self._follow(coordinator)
@@ -124,13 +128,22 @@ class Play:
             self._stage.url,
             *arguments,
             pipe=role == "coordinator",
-            **{controller.TOKEN: self._sites[name][1]},
+            **self._credentials(name, role),
         )
         self._cast[name] = process
         return process
 
+    def _credentials(self, name: str, role: str) -> dict[str, str]:
+        """A session needs the site's token; the polling API its user's password. The coordinator uses both."""
+        token, password = {controller.TOKEN: self._sites[name][1]}, {controller.PASSWORD: self._stage.password}
+        return {"coordinator": token | password, "participant": token, "poller": password}[role]
+
     async def _enter_participant(self, name: str, *arguments: str) -> None:
-        process = await self._enter(name, "participant", "--pace", str(PACE_S), *arguments)
+        if name == POLLING:
+            role, arguments = "poller", ("--site", self._sites[name][0], "--name", name)
+        else:
+            role = "participant"
+        process = await self._enter(name, role, "--pace", str(PACE_S), *arguments)
         self._watchers.add(asyncio.create_task(self._watch(name, process)))
 
     async def _watch(self, name: str, process: Process) -> None:
@@ -184,7 +197,9 @@ class Play:
     async def _act(self, news: dict[str, Any]) -> None:
         match news["what"]:
             case "project":
-                self._display.say("the coordinator has made a project; the hospitals join")
+                self._display.say(
+                    f"the coordinator has made a project; the hospitals join, {POLLING} with a controller that polls"
+                )
                 hang = ("--hang-in-round", str(self._fatal_round))
                 for name in PARTICIPANTS:
                     await self._enter_participant(name, *(hang if name == VICTIM else ()))
@@ -256,7 +271,7 @@ async def _perform(console: Console, rounds: int) -> Outcome:
             asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     async with Stage() as stage:
         try:
-            with Display(console, COORDINATOR, PARTICIPANTS) as display:
+            with Display(console, COORDINATOR, PARTICIPANTS, POLLING) as display:
                 async with asyncio.timeout(TIME_LIMIT_S):
                     outcome = await Play(stage, display, rounds).perform()
         except (DemoFailed, TimeoutError):

@@ -20,7 +20,10 @@ from typing import Self
 
 import httpx
 
-OWNER = "demo"
+from relay.demo.controller import PASSWORD, USER
+
+DWELL_S = 0.5
+"""How long polls show a run as Preparing, at least: two polls of this demo's polling site."""
 READY_S = 30.0
 COMMAND_S = 30.0
 LOG_LINES = 30
@@ -36,6 +39,7 @@ class Stage:
 
     def __init__(self) -> None:
         self.url = ""
+        self.password = secrets.token_urlsafe(16)
         self._home = Path(tempfile.mkdtemp(prefix="starfish-demo-"))
         self._processes: list[Process] = []
 
@@ -90,7 +94,9 @@ class Stage:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
-        relay = await self.start("relay", "relay", "serve", "--host", "127.0.0.1", "--port", str(port))
+        relay = await self.start(
+            "relay", "relay", "serve", "--host", "127.0.0.1", "--port", str(port), STARFISH_LEGACY_DWELL_S=str(DWELL_S)
+        )
         async with asyncio.timeout(READY_S), httpx.AsyncClient(trust_env=False) as http:
             while not await self._is_ready(http):
                 if relay.returncode is not None:
@@ -105,10 +111,10 @@ class Stage:
 
     async def register(self, names: Sequence[str]) -> dict[str, tuple[str, str]]:
         """Make a user and its sites, by the command line. Returns each site's uid and token, by its name."""
-        await self.command("user", "create", OWNER, "--no-input", STARFISH_USER_PASSWORD=secrets.token_urlsafe(16))
+        await self.command("user", "create", USER, "--no-input", **{PASSWORD: self.password})
 
         async def one(name: str) -> tuple[str, str]:
-            uid = await self.command("site", "create", "--owner", OWNER, "--name", name)
+            uid = await self.command("site", "create", "--owner", USER, "--name", name)
             return uid, await self.command("token", "create", "--site", uid)
 
         return dict(zip(names, await asyncio.gather(*(one(name) for name in names)), strict=True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -73,6 +74,8 @@ def test_the_federation_trains_and_survives_a_kill(tmp_path: Path) -> None:
     assert 0 < result["push_ms_p50"] <= result["push_ms_p99"]
     assert result["pushes"] >= 300
     assert "killed in the middle of round 1" in out
+    for round_ in (1, 2):
+        assert re.search(rf"Lakeside +\(polls\) +round {round_}: loss 0\.\d+, .* Pending Aggregating", out)
     assert not processes_of(tmp_path)
     assert not list(tmp_path.iterdir())
 
@@ -90,7 +93,7 @@ def test_broken_off_it_takes_all_its_processes_along(tmp_path: Path, number: sig
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("role", ["coordinator", "participant"])
+@pytest.mark.parametrize("role", ["coordinator", "participant", "poller"])
 def test_a_site_that_dies_of_itself_fails_the_demo_at_once_and_shows_the_logs(tmp_path: Path, role: str) -> None:
     with running(tmp_path, "--rounds", "50") as demo:
         wait_for(demo, "round 1 of 50")
