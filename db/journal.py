@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from db import records
 from db.blobs import Blobs
 from db.connect import Connection, Row
-from relay.core.model import Draft, Entry
+from relay.core.model import Draft, Entry, Role
 from relay.protocol.position import JournalBounds
 
 _COLUMNS = (
@@ -36,6 +36,13 @@ READ = f"""SELECT {_COLUMNS} FROM (
     WHERE through <= :max_bytes OR through = size ORDER BY "offset" """
 READ_ALL = READ.format(kind="")
 READ_KIND = READ.format(kind="AND kind = :kind")
+UNREAD = """SELECT COUNT(*) AS n FROM events WHERE project_id = :project_id
+    AND "offset" > :after AND "offset" <= :through AND (sender_id IS NULL OR sender_id <> :site_id)"""
+_ADDRESSED = {
+    "sqlite": " AND (audience IS NULL OR :site_id IN (SELECT value FROM json_each(audience)))",
+    "postgresql": """ AND (audience IS NULL OR :site_id IN
+        (SELECT CAST(value AS BIGINT) FROM json_array_elements_text(CAST(audience AS json)) AS a (value)))""",
+}
 AWAITING_RECEIPT = f"""SELECT {_COLUMNS.replace(", body", ", SUBSTR(body, 1, 0) AS body")} FROM events
     WHERE project_id = :project_id AND receipts ORDER BY "offset" DESC LIMIT :limit"""
 
@@ -125,6 +132,12 @@ class Journal:
     async def get(self, project_id: int, offset: int) -> Entry | None:
         row = await self._db.fetch_one(GET, {"project_id": project_id, "offset": offset})
         return None if row is None else records.entry(row)
+
+    async def unread(self, project_id: int, site_id: int, role: Role, *, after: int, through: int) -> int:
+        sql = UNREAD if role is Role.COORDINATOR else UNREAD + _ADDRESSED[self._db.dialect]
+        values = {"project_id": project_id, "site_id": site_id, "after": after, "through": through}
+        row = await self._db.fetch_one(sql, values)
+        return 0 if row is None else int(row["n"])
 
     async def awaiting_receipt(self, project_id: int, *, limit: int) -> list[Entry]:
         rows = await self._db.fetch_all(AWAITING_RECEIPT, {"project_id": project_id, "limit": limit})

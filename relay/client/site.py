@@ -312,7 +312,9 @@ class Site:
         return [frames.event_of(event) for event in found]
 
     async def cursors(self, project: int) -> JsonObjects:
-        """How far each site has acknowledged, and how many events lie after that: `site`, `offset`, `behind`.
+        """How far each site has acknowledged, how many events lie after that, and how many of them are for it.
+
+        Each has `site`, `offset`, `behind` and `unread`.
 
         Raises:
             RelayError: the relay refused it.

@@ -56,18 +56,18 @@ class Keeper:
         waiting = {project: offset for (site, project), offset in self._cursors.items() if site == site_id}
         async with self._store.snapshot() as tx:
             stored = await tx.cursors.of_site(site_id)
-        for project_id, offset in waiting.items():
-            stored[project_id] = max(offset, stored.get(project_id, 0))
-        return stored
+        return _newest(stored, waiting)
 
     async def cursors_in(self, project_id: int) -> dict[int, int]:
         """Site id → the highest offset acknowledged, written down already or not."""
-        waiting = {site: offset for (site, project), offset in self._cursors.items() if project == project_id}
+        waiting = self.waiting_cursors(project_id)
         async with self._store.snapshot() as tx:
             stored = await tx.cursors.of_project(project_id)
-        for site_id, offset in waiting.items():
-            stored[site_id] = max(offset, stored.get(site_id, 0))
-        return stored
+        return _newest(stored, waiting)
+
+    def waiting_cursors(self, project_id: int) -> dict[int, int]:
+        """Site id → the offset acknowledged, as far as that is not written down yet."""
+        return {site: offset for (site, project), offset in self._cursors.items() if project == project_id}
 
     def waiting_progress(self, project_id: int, batch: int) -> Mapping[tuple[int, int], Entry]:
         return {
@@ -126,6 +126,10 @@ class Keeper:
         _settle(self._cursors, cursors)
         _settle(self._progress, progress)
         _settle(self._presence, presence)
+
+
+def _newest(stored: Mapping[int, int], waiting: Mapping[int, int]) -> dict[int, int]:
+    return {key: max(stored.get(key, 0), waiting.get(key, 0)) for key in stored.keys() | waiting.keys()}
 
 
 def _settle(waiting: dict[Any, Any], written: dict[Any, Any]) -> None:

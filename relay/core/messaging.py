@@ -16,6 +16,7 @@ from relay.core.hub import Hub, Member
 from relay.core.model import PUBLISHABLE, Appended, Draft, Entry, Kind, Role
 from relay.core.node import Node
 from relay.core.outbox import Lane
+from relay.core.ports import Tx
 from relay.core.session import Session
 from relay.protocol import codec
 from relay.protocol.envelope import Ack, Publish, Ref
@@ -25,6 +26,7 @@ from relay.protocol.position import MAX_OFFSET
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 _PAGE = 256
 HISTORY_LIMIT = 1000
+UNREAD_LIMIT = 10_000
 
 
 async def publish(node: Node, session: Session, frame: Publish, payload: bytes | None) -> None:
@@ -274,7 +276,10 @@ async def newest_progress(
 
 
 async def cursors(node: Node, principal: Principal, project_id: int) -> list[dict[str, Any]]:
-    """How far each member that the caller may see has acknowledged, and how many events of its it has not.
+    """How far each member that the caller may see has acknowledged, and how much it has not.
+
+    `behind` counts the journal's events after its cursor, `unread` those among the next `UNREAD_LIMIT` of them that it
+    is shown: a site that has done all its work has none, however much the others have sent since.
 
     Raises:
         ReplyError: `unknown_project`.
@@ -284,12 +289,21 @@ async def cursors(node: Node, principal: Principal, project_id: int) -> list[dic
         access.require(principal, access.Action.SEE_PROJECT, members)
         assert hub is not None
         acknowledged = await node.keeper.cursors_in(project_id)
-        return [
-            {"site": member.uid, "offset": offset, "behind": max(0, hub.head - max(offset, member.joined))}
-            for member in members
-            if access.may_see_member(principal, member, members)
-            for offset in (acknowledged.get(member.site_id, 0),)
-        ]
+        async with node.store.snapshot() as tx:
+            return [
+                await _standing(tx, hub, member, acknowledged.get(member.site_id, 0))
+                for member in members
+                if access.may_see_member(principal, member, members)
+            ]
+
+
+async def _standing(tx: Tx, hub: Hub, member: Member, offset: int) -> dict[str, Any]:
+    after = max(offset, member.joined)
+    through = min(hub.head, after + UNREAD_LIMIT)
+    unread = 0
+    if through > after:
+        unread = await tx.journal.unread(hub.project_id, member.site_id, member.role, after=after, through=through)
+    return {"site": member.uid, "offset": offset, "behind": max(0, hub.head - after), "unread": unread}
 
 
 async def receipts(node: Node, principal: Principal, site_id: int, project_id: int, offset: int) -> dict[str, Any]:

@@ -272,7 +272,9 @@ class Node:
         # Registered before the snapshot is taken: what commits meanwhile waits in the hub, and none is missed.
         self.hubs[project_id] = hub
         try:
+            acknowledged = self.keeper.waiting_cursors(project_id)
             async with self.store.snapshot() as tx:
+                cursors = await tx.cursors.of_project(project_id)
                 bounds = await tx.journal.bounds(project_id)
                 participants = await tx.participants.of_project(project_id)
                 awaiting = await tx.journal.awaiting_receipt(project_id, limit=Receipts.PER_PROJECT)
@@ -284,7 +286,9 @@ class Node:
             return None
         for participant in participants:
             self._hubs_of_site.setdefault(participant.site_id, set()).add(project_id)
-        self.receipts.load(project_id, awaiting)
+        self.receipts.load(project_id, awaiting, cursors)
+        for site_id, offset in acknowledged.items():
+            self.receipts.starts_from(project_id, site_id, offset)
         hub.load(bounds, participants)
         return hub
 

@@ -82,6 +82,9 @@ class Journal(Protocol):
         """Entries after an offset, in order: at most `limit`, and past the first only while they fit `max_bytes`."""
 
     async def get(self, project_id: int, offset: int) -> Entry | None: ...
+    async def unread(self, project_id: int, site_id: int, role: Role, *, after: int, through: int) -> int:
+        """How many of the entries in (`after`, `through`] a member may see; its own not counted."""
+
     async def awaiting_receipt(self, project_id: int, *, limit: int) -> list[Entry]:
         """The newest `limit` entries whose sender asked for receipts, in order, without their payloads."""
 

@@ -7,7 +7,7 @@ cumulative, so one `ack` can settle many.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from relay.core import access
 from relay.core.hub import Member
@@ -21,8 +21,11 @@ class Receipts:
         self._wanted: dict[int, list[Entry]] = {}
         self._acked: dict[tuple[int, int], int] = {}
 
-    def load(self, project_id: int, entries: Sequence[Entry]) -> None:
+    def load(self, project_id: int, entries: Sequence[Entry], cursors: Mapping[int, int]) -> None:
+        """Take what is stored: the entries that asked for receipts, and by site what it has acknowledged already."""
         self._wanted[project_id] = list(entries)
+        for site_id, cursor in cursors.items():
+            self.starts_from(project_id, site_id, cursor)
 
     def expect(self, project_id: int, entry: Entry) -> None:
         wanted = self._wanted.setdefault(project_id, [])

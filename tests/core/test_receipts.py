@@ -76,10 +76,17 @@ def test_projects_are_apart(receipts: Receipts) -> None:
 
 
 def test_what_was_loaded_and_what_comes_after_are_one_row_without_repetition(receipts: Receipts) -> None:
-    receipts.load(PROJECT, [entry(10), entry(12)])
+    receipts.load(PROJECT, [entry(10), entry(12)], {})
     for offset in (11, 12, 13):
         receipts.expect(PROJECT, entry(offset))
     assert settled(receipts, ONE, 99) == [10, 12, 13]
+
+
+def test_what_was_acknowledged_before_it_was_loaded_is_settled(receipts: Receipts) -> None:
+    receipts.drop(PROJECT)
+    receipts.load(PROJECT, [entry(2), entry(4), entry(6)], {ONE.site_id: 4})
+    assert settled(receipts, ONE, 6) == [6]
+    assert settled(receipts, TWO, 6) == [2, 4, 6]
 
 
 def test_a_project_that_was_let_go_is_forgotten(receipts: Receipts) -> None:
