@@ -6,7 +6,7 @@ import asyncio
 import random
 import uuid
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import httpx
@@ -191,3 +191,42 @@ async def test_a_new_token_takes_the_place_of_the_old_one_until_it_is_revoked(
             await asyncio.to_thread(clinic.relay.cli, "token", "revoke", new)
             with pytest.raises(Unauthenticated):
                 await first(site, lambda event: False)
+
+
+async def test_a_restored_backup_is_told_with_the_state_on_every_rung() -> None:
+    """The journal falls back behind what the sites have seen; they read the state anew and go on."""
+    with RelayProcess() as relay:
+        user_on(relay)
+        clinic = QuickClinic(relay=relay)
+        rungs: tuple[TransportName, ...] = ("websocket", "sse", "poll")
+        async with asyncio.timeout(4 * TIMEOUT_S), AsyncExitStack() as stack:
+            uids = await asyncio.gather(*(clinic.register() for _ in rungs))
+            sites = [
+                await stack.enter_async_context(clinic.site(uid, transports=[rung], limits=QUICK))
+                for uid, rung in zip(uids, rungs, strict=True)
+            ]
+            co, name = sites[0], f"project-{uuid.uuid4()}"
+            project = (await co.projects.create(name, tasks=TASKS))["id"]
+            for site in sites[1:]:
+                await site.projects.join(name)
+            runs = (await co.runs.start(project))["runs"]
+            await asyncio.to_thread(relay.terminate)
+            backup = {path: path.read_bytes() for path in relay.data_dir.glob("relay.db*")}
+            await asyncio.to_thread(relay.start)
+            last = [await co.publish(project, "command", data=number) for number in range(5)][-1]
+            for site in sites[1:]:
+                await first(site, lambda event: event.offset == last.offset)
+            await asyncio.to_thread(relay.terminate)
+            for path in relay.data_dir.glob("relay.db*"):
+                path.unlink()
+            for path, content in backup.items():
+                path.write_bytes(content)
+            await asyncio.to_thread(relay.start)
+            for site in sites[1:]:
+                resync = await first(site, lambda event: event.kind == "resync")
+                own = [run["id"] for run in runs if run["site_uid"] == site.uid]
+                assert [run["id"] for run in resync.data["runs"]] == own
+            again = await co.publish(project, "command", data="after the restore")
+            assert (again.offset or 0) < (last.offset or 0)
+            for site in sites[1:]:
+                assert (await first(site, lambda event: event.kind == "command")).data == "after the restore"

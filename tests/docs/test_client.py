@@ -1,0 +1,79 @@
+"""The snippets of docs/client.md, run one after the other against a relay; its numbers are the code's defaults."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from relay.client import Event, Limits
+from relay.web.events import KEEP_ALIVE_S
+from tests.docs.documents import DOCS, blocks
+from tests.support.relay import RelayProcess
+
+CLIENT = DOCS / "client.md"
+TIMEOUT_S = 60.0
+
+
+@pytest.fixture(scope="module")
+def own_relay() -> Iterator[RelayProcess]:
+    with RelayProcess() as relay:
+        relay.cli("user", "create", "anna", "--no-input", env={"STARFISH_USER_PASSWORD": "a password of hers"})
+        yield relay
+
+
+async def run(name: str, text: str, names: dict[str, Any]) -> None:
+    """As in `python -m asyncio`."""
+    code = compile(text, name, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    done = eval(code, names)
+    if inspect.isawaitable(done):
+        async with asyncio.timeout(TIMEOUT_S):
+            await done
+
+
+async def test_the_snippets_run(own_relay: RelayProcess, capsys: pytest.CaptureFixture[str]) -> None:
+    names: dict[str, Any] = {"url": own_relay.url}
+    for name in ("token", "other_token"):
+        uid = own_relay.cli("site", "create", "--owner", "anna", "--name", name).stdout.strip()
+        names[name] = own_relay.cli("token", "create", "--site", uid).stdout.strip()
+    said = {}
+    for block in blocks(CLIENT):
+        assert block.language == "python" and block.mark.startswith("run: "), f"line {block.line} is run by no test"
+        name = block.mark.removeprefix("run: ")
+        await run(f"client.md, {name}", block.text, names)
+        said[name] = capsys.readouterr().out
+    assert said["connect"].endswith(" token websocket\n")
+    assert "conflict {'from': 'Preparing', 'to': 'Success'}" in said["calls"]
+    assert "{'op': 'train', 'epochs': 3}" in said["events"]
+    assert said["transports"] == "sse\n"
+    assert {said[name] for name in ("proxy", "tokens", "limits")} == {"True\n"}
+
+
+async def test_the_snippet_for_lost_events_does_what_it_says() -> None:
+    (text,) = (block.text for block in blocks(CLIENT) if block.mark == "run: resync")
+    names: dict[str, Any] = {}
+    await run("client.md, resync", text, names)
+    known = {1: "Running", 2: "Running"}
+    at: Any = None
+    runs = [{"id": 2, "status": "Failed"}]
+    names["heed"](Event(project=12, kind="resync", id="", at=at, data={"from": 0, "runs": runs}), known)
+    names["heed"](Event(project=12, kind="run", id="", at=at, data={"run": 3, "status": "Standby"}), known)
+    assert known == {2: "Failed", 3: "Standby"}
+
+
+def test_the_numbers() -> None:
+    limits = Limits()
+    text = " ".join(CLIENT.read_text().split())
+    assert limits.climb_s is not None
+    for said in (
+        f"for up to {limits.connect_s:.0f} s (`Limits.connect_s`)",
+        f"noticed after {limits.look_s:.0f} s (`Limits.look_s`)",
+        f"within {limits.climb_s / 60:.0f} minutes (`Limits.climb_s`)",
+        f"pings each {limits.ping_s:g} s, comments on streams each {KEEP_ALIVE_S:.0f} s, polls of {limits.poll_s:g} s",
+        f"takes longer than {limits.token_s:.0f} s",
+    ):
+        assert said in text, said
