@@ -6,12 +6,14 @@ before 8 exists, and never look back (Marten and EventStoreDB on PostgreSQL desc
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 
 from db import records
 from db.blobs import Blobs
 from db.connect import Connection, Row
+from db.membership import among
 from relay.core.model import Draft, Entry, Role
 from relay.protocol.position import JournalBounds
 
@@ -77,6 +79,11 @@ WITH counts AS (
 SELECT project_id, epoch, head, oldest FROM heads"""
 
 
+_NO_PAYLOADS = _COLUMNS.replace(", body", ", CASE kind WHEN 'run' THEN body ELSE SUBSTR(body, 1, 0) END AS body")
+OF_BATCH = f"""SELECT {_NO_PAYLOADS}
+    FROM events WHERE project_id = :project_id AND batch = :batch AND kind {{among}} ORDER BY "offset" """
+
+
 class Journal:
     """Serves `relay.core.ports.Journal` on one connection."""
 
@@ -138,6 +145,11 @@ class Journal:
         values = {"project_id": project_id, "site_id": site_id, "after": after, "through": through}
         row = await self._db.fetch_one(sql, values)
         return 0 if row is None else int(row["n"])
+
+    async def of_batch(self, project_id: int, batch: int, kinds: Sequence[str]) -> list[Entry]:
+        sql = OF_BATCH.format(among=among(self._db.dialect, "kinds", "TEXT"))
+        values = {"project_id": project_id, "batch": batch, "kinds": json.dumps(list(kinds))}
+        return [records.entry(row) for row in await self._db.fetch_all(sql, values)]
 
     async def awaiting_receipt(self, project_id: int, *, limit: int) -> list[Entry]:
         rows = await self._db.fetch_all(AWAITING_RECEIPT, {"project_id": project_id, "limit": limit})

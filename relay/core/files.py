@@ -153,7 +153,7 @@ async def _refuse_early(node: Node, principal: Principal, run_id: int, quota_byt
     async with node.store.snapshot() as tx:
         access.require_own_run(principal, run.site_id, await tx.participants.of_project(run.project_id))
         if quota_bytes:
-            _require_room(await tx.files.size_of_project(run.project_id) + more_bytes, quota_bytes)
+            _require_room(await tx.blobs.size_of_project(run.project_id) + more_bytes, quota_bytes)
 
 
 def _require_room(used_bytes: int, quota_bytes: int) -> None:
@@ -167,7 +167,7 @@ async def _store(change: Change, blobs: Sequence[Blob], new: Sequence[tuple[Run,
         await change.tx.blobs.create(blob)
     await change.tx.files.create([file for _, file in new], change.now_us)
     if quota_bytes:
-        _require_room(await change.tx.files.size_of_project(new[0][1].project_id), quota_bytes)
+        _require_room(await change.tx.blobs.size_of_project(new[0][1].project_id), quota_bytes)
     receivers = {run.id: run for run, _ in new}
     for run in receivers.values():
         lists: dict[str, list[object]] = {}

@@ -85,6 +85,9 @@ class Journal(Protocol):
     async def unread(self, project_id: int, site_id: int, role: Role, *, after: int, through: int) -> int:
         """How many of the entries in (`after`, `through`] a member may see; its own not counted."""
 
+    async def of_batch(self, project_id: int, batch: int, kinds: Sequence[str]) -> list[Entry]:
+        """A batch's entries of these kinds, in order, without their payloads; data of an update is left out, too."""
+
     async def awaiting_receipt(self, project_id: int, *, limit: int) -> list[Entry]:
         """The newest `limit` entries whose sender asked for receipts, in order, without their payloads."""
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from starlette.responses import Response, StreamingResponse
 from zipstream import ZIP_STORED, ZipStream
 
-from relay.core import files, runs
+from relay.core import files, runs, updates
 from relay.core.model import File, Role
 from relay.core.ports import FileStore
 from relay.core.run_states import Status
@@ -77,14 +77,13 @@ async def download(asked: Asked) -> Response:
     if run_id is None or not type_:
         raise bad("Invalid download params")
     task, round_ = asked.query("task_seq"), asked.query("round_seq")
-    found = await files.find(
-        asked.node,
-        asked.principal,
-        run_id,
-        type_,
-        all_runs=asked.query("all_runs") in ("1", "true", "True"),
-        of=(files.number(task, "task_seq"), files.number(round_, "round_seq")) if task and round_ else None,
-    )
+    all_runs = asked.query("all_runs") in ("1", "true", "True")
+    of = (files.number(task, "task_seq"), files.number(round_, "round_seq")) if task and round_ else None
+    wanted = (asked.principal, run_id, type_)
+    found = await files.find(asked.node, *wanted, all_runs=all_runs, of=of)
+    names = {file.name for file in found}
+    published = await updates.find(asked.node, asked.door.files, *wanted, all_runs=all_runs, of=of)
+    found += [file for file in published if file.name not in names]
     if not found:
         raise Refused(404, f"No files of {type_} found")
     return _zip(asked.door.files, type_, found)
