@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from relay.client import Site as RelaySite
 from relay.client.keys import SiteKey
 from tests.conformance.own import new_realm
 from tests.conformance.realm import Realm, Site
@@ -126,26 +128,36 @@ async def test_a_refresh_with_another_sites_key_changes_nothing(realm: Realm, re
     assert (await wire.call("projects.list")) == []
 
 
-async def test_settings_say_for_whom_and_how_long(tmp_path_factory: pytest.TempPathFactory) -> None:
+async def test_settings_say_for_whom_and_how_long(monkeypatch: pytest.MonkeyPatch) -> None:
     """A session that a key began is told of its end and closed, unless it is refreshed; tokens expire by default."""
+    monkeypatch.setattr("relay.client.renewal.PAUSE_S", 0.5)
     audience = "https://relay.example"
     settings = {
         "STARFISH_AUDIENCE": audience,
-        "STARFISH_KEY_SESSION_S": "5",
+        "STARFISH_KEY_SESSION_S": "8",
         "STARFISH_TOKEN_LIFETIME_S": "3600",
     }
     with RelayProcess(settings=settings) as relay:
-        async with new_realm(relay) as realm:
-            site = await realm.site()
-            key = await registered(relay, site)
+        async with new_realm(relay) as realm, AsyncExitStack() as stack:
+            site, unattended = await realm.site(), await realm.site()
+            key, its_key = await registered(relay, site), await registered(relay, unattended)
+            tokens = [await new_token(relay, site), await new_token(relay, site, "--expires-in", "never")]
             assert "aud" in await refusal(realm, key.assertion(AUDIENCE, site=site.uid))
-            refreshed = await signed_in(realm, key.assertion(audience, site=site.uid))
-            ended = await signed_in(realm, key.assertion(audience, site=site.uid))
-            assert (await ended.expect("goodbye"))["code"] == "token_expiring"
-            await refreshed.expect("goodbye")
-            for life in ((), ("--expires-in", "never")):
-                token = await asyncio.to_thread(relay.cli, "token", "create", "--site", site.uid, *life)
-                answer = await refreshed.ok(type="refresh", token=token.stdout.strip())
-                assert (answer["expires_at"] is None) == bool(life)
-            assert await ended.closed() == 4401
+            credential = its_key.token(audience, site=unattended.uid)
+            client = await stack.enter_async_context(RelaySite(relay.url, token=credential))
+            refreshed, ended = [await signed_in(realm, key.assertion(audience, site=site.uid)) for _ in range(2)]
+            for wire in (refreshed, ended):
+                assert (await wire.expect("goodbye"))["code"] == "token_expiring"
+            expiries = [(await refreshed.ok(type="refresh", token=token))["expires_at"] for token in tokens]
+            assert [expires_at is None for expires_at in expiries] == [False, True]
+            async with asyncio.timeout(30):
+                await ended.connection.wait_closed()
+            assert ended.connection.close_code == 4401
             assert await refreshed.is_alive()
+            assert client.connected
+            opened = [line for line in relay.log.splitlines() if "session opened" in line and unattended.uid in line]
+            assert len(opened) == 1, "the client has renewed its session by itself, on one connection"
+
+
+async def new_token(relay: RelayProcess, site: Site, *life: str) -> str:
+    return (await asyncio.to_thread(relay.cli, "token", "create", "--site", site.uid, *life)).stdout.strip()
