@@ -299,6 +299,20 @@ async def test_appends_at_once_that_are_cancelled_leave_no_gap(narrow: World) ->
     await all_connections_work(narrow)
 
 
+async def test_who_appends_without_a_pause_leaves_the_others_their_turn(narrow: World) -> None:
+    project_id = (await narrow.project()).project.id
+
+    async def append_on_and_on() -> None:
+        while True:
+            await narrow.store.append_fast({project_id: [draft()]}, NOW_US)
+
+    appending = asyncio.create_task(append_on_and_on())
+    for number in range(20):
+        await make_users(narrow.store, f"{number}")  # or it is told that it has waited too long
+    appending.cancel()
+    await asyncio.wait([appending])
+
+
 async def test_who_is_cancelled_while_waiting_for_a_connection_does_not_take_it_along(narrow: World) -> None:
     async def wait_for_it() -> None:
         async with narrow.store.transaction():
