@@ -21,6 +21,7 @@ import httpx
 from relay.client import Limits
 from relay.client import Site as Session
 from tests.conformance.realm import API, Site
+from tests.legacy.conftest import DWELL_S
 
 Run = dict[str, Any]
 Place = tuple[int, int]
@@ -110,6 +111,7 @@ class Part:
         self.models: dict[Place, bytes] = {}
         """The global models that it has made, or downloaded."""
         self._prepared: tuple[int, Place] | None = None
+        self._looked_away = False
 
     async def say(self, run: Run, status: int, **more: bool) -> None:
         """Set the run's status; what comes of it is not looked at."""
@@ -146,7 +148,8 @@ class Part:
 
     async def _train(self, run: Run) -> None:
         place = place_of(run)
-        if self._prepared != (run["id"], place) or self.fails_at == place:
+        is_prepared = self._prepared == (run["id"], place) or self._looked_away
+        if not is_prepared or self.fails_at == place:
             await self.say(run, PENDING_FAILED)
             return
         await self.say(run, PENDING_SUCCESS)
@@ -212,10 +215,20 @@ class Controller(Part):
         return [run for run in runs if run["site_uid"] == self.site.uid]
 
     async def _follow(self) -> None:
-        """Acts on its own runs, whenever one's status is another than at the last poll."""
+        """Acts on its own runs, whenever one's status is another than at the last poll.
+
+        Who polls at least once a dwell sees its own Preparing. On a machine that is too busy for that it may not, and
+        then prepares when it is to run.
+        """
         last: dict[int, str] = {}
+        clock = asyncio.get_running_loop().time
+        asked_before = clock()
         while True:
-            for run in await self._active():
+            asked = clock()
+            runs = await self._active()
+            self._looked_away = clock() - asked_before >= DWELL_S
+            asked_before = asked
+            for run in runs:
                 if last.get(run["id"]) != run["status"]:
                     last[run["id"]] = run["status"]
                     await self.act(run)

@@ -70,11 +70,14 @@ async def test_a_stop_is_shown_at_once(realm: Realm) -> None:
 
 async def test_a_coordinator_that_says_running_again_sets_nobody_back(realm: Realm) -> None:
     team = await realm.team()
+    started = time.monotonic()
     ids = await all_prepare(realm, team)
     co, pa = ids[team.coordinator.uid], ids[team.participant.uid]
     is_empty(await set_status(realm, realm.owner, co, status=4, update_all=True), 202)
     is_empty(await set_status(realm, realm.guest, pa, status=5), 202)
     is_empty(await set_status(realm, realm.owner, co, status=4, update_all=True), 202)
+    if time.monotonic() - started > DWELL_S:
+        pytest.skip("the machine was too busy to say it again within the dwell")
     assert (await team.statuses())[team.participant.uid] == "Pending Success"
 
 
