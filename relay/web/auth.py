@@ -84,10 +84,13 @@ class Authenticator:
         self._key = secrets.token_bytes(32)
         self._verified: OrderedDict[bytes, _Verified] = OrderedDict()
         self._known: dict[int, _Known] = {}
+        self._changes = 0
+        """How often what is known has been forgotten: what was read before that is not to be known after it."""
         self._checking: dict[bytes, asyncio.Task[_Verified]] = {}
 
     def forget(self) -> None:
         """Users, sites or rights have changed: look at them anew. Passwords need no new check for it."""
+        self._changes += 1
         self._known.clear()
 
     # --- users
@@ -136,7 +139,7 @@ class Authenticator:
             hashed = await self._passwords.hash(password)
             async with self._store.transaction() as tx:
                 await tx.users.set_password(user.id, hashed)
-            self._known.pop(user.id, None)
+            self.forget()
         verified = _Verified(user.id, hashed, time.monotonic() + REMEMBER_S)
         self._verified[digest] = verified
         if len(self._verified) > REMEMBER_USERS:
@@ -147,6 +150,7 @@ class Authenticator:
         known = self._known.get(user_id)
         if known is not None and known.until > time.monotonic():
             return known
+        changes = self._changes
         async with self._store.snapshot() as tx:
             user = await tx.users.get(user_id)
             sites = [] if user is None else await tx.sites.ids_of_owner(user_id)
@@ -156,7 +160,8 @@ class Authenticator:
         known = _Known(user, principal, time.monotonic() + KNOWN_FOR_S)
         if len(self._known) > REMEMBER_USERS:
             self._known.clear()
-        self._known[user_id] = known
+        if changes == self._changes:
+            self._known[user_id] = known
         return known
 
     # --- sites

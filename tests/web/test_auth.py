@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 
 from relay.core import accounts
 from relay.core.model import User
 from relay.core.passwords import Passwords, hash_now
-from relay.core.ports import Store
+from relay.core.ports import Store, Tx
 from relay.web.auth import Authenticator, BadCredentials
 
 NOW_US = 1_764_000_000_000_000
@@ -86,6 +88,28 @@ async def test_a_disabled_user_is_refused_even_while_remembered(auth: Authentica
     auth.forget()
     with pytest.raises(BadCredentials):
         await auth.user(header)
+
+
+async def test_what_changes_while_a_user_is_looked_up_is_not_missed(
+    auth: Authenticator, store: Store, anna: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The look-up shows what was before the change; who asks after the change is not shown it."""
+    header = basic("anna", "a good password")
+    await auth.user(header)
+    auth.forget()
+    snapshot, sites = store.snapshot, []
+
+    @asynccontextmanager
+    async def overtaken() -> AsyncIterator[Tx]:
+        async with snapshot() as tx:
+            yield tx
+        sites.append(await accounts.create_site(store, owner="anna", uid=None, name="A", description="", now_us=NOW_US))
+        auth.forget()
+
+    monkeypatch.setattr(store, "snapshot", overtaken)
+    assert (await auth.user(header)).sites == frozenset()
+    monkeypatch.undo()
+    assert (await auth.user(header)).sites == {site.id for site in sites}
 
 
 async def test_a_hash_of_the_old_router_is_verified_and_made_anew(
