@@ -34,6 +34,22 @@ HOLD = "SELECT id FROM blobs WHERE id {among}"
 SIZE_OF_PROJECT = "SELECT COALESCE(SUM(size), 0) AS size FROM blobs WHERE project_id = :project_id"
 SIZE_OF_SITE = "SELECT COALESCE(SUM(size), 0) AS size FROM blobs WHERE site_id = :site_id"
 OPEN_OF_SITE = "SELECT COUNT(*) AS count FROM blobs WHERE site_id = :site_id AND NOT is_complete"
+DROP_OLD_REFS = """DELETE FROM blob_refs WHERE EXISTS (
+    SELECT 1 FROM journals j WHERE j.project_id = blob_refs.project_id AND blob_refs.position < j.oldest)"""
+_UNUSED = """NOT EXISTS (SELECT 1 FROM blob_refs r WHERE r.blob_id = blobs.id)
+    AND NOT EXISTS (SELECT 1 FROM files f WHERE f.blob = blobs.id)"""
+NOTE_IDLE = f"""UPDATE blobs SET idle_us = :now_us
+    WHERE is_complete AND idle_us IS NULL AND expires_us IS NULL AND {_UNUSED}"""
+DROP = f"""DELETE FROM blobs WHERE id IN (
+    SELECT id FROM blobs WHERE expires_us <= :expired_us OR (idle_us <= :idle_us AND {_UNUSED}) LIMIT :limit)
+    AND (expires_us <= :expired_us OR idle_us <= :idle_us) RETURNING {_BLOB}"""
+"""The times are asked for twice: who refers to a blob meanwhile, or goes on with it, changes them under its lock."""
+CONTENTS_AMONG = """SELECT sha256 FROM blobs WHERE sha256 {among} UNION SELECT sha256 FROM files WHERE sha256 {among}"""
+CONTENTS_AFTER = """SELECT sha256, MAX(size) AS size FROM (
+    SELECT sha256, size FROM blobs WHERE is_complete AND sha256 > :after
+    UNION SELECT sha256, size FROM files WHERE sha256 > :after) AS contents
+    GROUP BY sha256 ORDER BY sha256 LIMIT :limit"""
+UNFINISHED_AMONG = "SELECT id FROM blobs WHERE id {among} AND NOT is_complete"
 
 
 class Blobs:
@@ -90,6 +106,32 @@ class Blobs:
     async def open_of_site(self, site_id: int) -> int:
         row = await self._db.fetch_one(OPEN_OF_SITE, {"site_id": site_id})
         return 0 if row is None else int(row["count"])
+
+    # --- what nobody needs
+
+    async def drop_old_refs(self) -> None:
+        await self._db.execute(DROP_OLD_REFS)
+
+    async def note_idle(self, now_us: int) -> None:
+        await self._db.execute(NOTE_IDLE, {"now_us": now_us})
+
+    async def drop(self, *, expired_us: int, idle_us: int, limit: int) -> list[Blob]:
+        values = {"expired_us": expired_us, "idle_us": idle_us, "limit": limit}
+        return [records.blob(row) for row in await self._db.fetch_all(DROP, values)]
+
+    async def contents_among(self, sha256s: Sequence[str]) -> set[str]:
+        return await self._among(CONTENTS_AMONG, "sha256", sha256s)
+
+    async def contents_after(self, sha256: str, *, limit: int) -> list[tuple[str, int]]:
+        rows = await self._db.fetch_all(CONTENTS_AFTER, {"after": sha256, "limit": limit})
+        return [(row["sha256"], row["size"]) for row in rows]
+
+    async def unfinished_among(self, blob_ids: Sequence[str]) -> set[str]:
+        return await self._among(UNFINISHED_AMONG, "id", blob_ids)
+
+    async def _among(self, sql: str, column: str, names: Sequence[str]) -> set[str]:
+        sql = sql.format(among=among(self._db.dialect, "names", "TEXT"))
+        return {row[column] for row in await self._db.fetch_all(sql, {"names": json.dumps(list(names))})}
 
     async def _size(self, sql: str, values: dict[str, int]) -> int:
         row = await self._db.fetch_one(sql, values)

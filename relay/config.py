@@ -16,6 +16,7 @@ from urllib.parse import quote, urlsplit
 from dotenv import dotenv_values
 
 from relay.core.assertions import DEFAULT_AUDIENCE, DEFAULT_SESSION_S
+from relay.core.blob_care import CareLimits
 from relay.core.blobs import BlobLimits
 from relay.core.hub import TailLimits
 from relay.core.node import Limits
@@ -138,6 +139,10 @@ class Settings:
     blob_expires_s: float = setting(
         86_400.0, "seconds after which an unfinished upload is dropped; it counts anew as the upload goes on", least=1
     )
+    blob_keep_s: float = setting(604_800.0, "seconds that a blob is kept to which no event refers", least=0)
+    blob_collect_s: float = setting(
+        3600.0, "seconds between two looks for blobs that nobody needs any more", least=0.1, most=86_400
+    )
     blob_patience_s: float = setting(
         60.0, "seconds in which an upload or a download must move before it is cut off", least=0.5, most=3600
     )
@@ -175,6 +180,10 @@ class Settings:
             open_uploads=self.blob_uploads,
             expires_s=self.blob_expires_s,
         )
+
+    @property
+    def blob_care(self) -> CareLimits:
+        return CareLimits(keep_s=self.blob_keep_s, interval_s=self.blob_collect_s)
 
     def allows_origin(self, origin: str, host: str) -> bool:
         """Whether a browser's page of this origin may connect: the relay's own, or one that is named."""

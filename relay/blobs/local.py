@@ -24,8 +24,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from relay.blobs.disk import PIECE_BYTES, flush_directory, named_errors
-from relay.blobs.staging import StagedFile
-from relay.core.model import Content
+from relay.blobs.staging import HELD, StagedFile
+from relay.core.model import Content, Lying
 from relay.core.ports import StorageUnavailable
 
 log = logging.getLogger(__name__)
@@ -34,6 +34,7 @@ KNOWN_GOOD = 10_000
 """Contents that were found as they should be, and are not hashed again while their file does not change."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_SHELF = re.compile(r"[0-9a-f]{2}")
 _NAME = re.compile(r"[0-9a-f-]{1,64}")
 
 _State = tuple[int, int, int]
@@ -78,6 +79,38 @@ class LocalFiles:
                 at += len(piece)
         finally:
             reader.close()
+
+    # --- what lies there
+
+    def size(self, sha256: str) -> int:
+        with named_errors():
+            return place(self._root, sha256).stat().st_size
+
+    def contents(self) -> Iterator[Lying]:
+        for shelf in self._root.iterdir():
+            if _SHELF.fullmatch(shelf.name):
+                yield from (
+                    Lying(name=shelf.name + path.name, size=path.stat().st_size)
+                    for path in shelf.iterdir()
+                    if _SHA256.fullmatch(shelf.name + path.name)
+                )
+
+    def staged(self) -> Iterator[Lying]:
+        for path in self._uploads.iterdir():
+            if _NAME.fullmatch(path.name):
+                with suppress(FileNotFoundError):
+                    yield Lying(name=path.name, size=path.stat().st_size)
+
+    def drop(self, sha256: str, before_us: int) -> bool:
+        with named_errors(), exclusive(self._root):
+            return _remove_if_older(place(self._root, sha256), before_us)
+
+    def drop_staged(self, name: str, before_us: int) -> bool:
+        if not _NAME.fullmatch(name):
+            return False
+        with named_errors():
+            (self._uploads / (name + HELD)).unlink(missing_ok=True)
+            return _remove_if_older(self._uploads / name, before_us)
 
     def _shelve(self, path: Path, sha256: str) -> Content:
         """Give a flushed file its place, and leave it where it is: it goes when the database knows of the content."""
@@ -190,6 +223,15 @@ def exclusive(root: Path) -> Iterator[None]:
     with (root / "lock").open("ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def _remove_if_older(path: Path, before_us: int) -> bool:
+    """By the time at which it got its name, or was last written: a content that is kept again is new."""
+    with suppress(FileNotFoundError):
+        if path.stat().st_ctime_ns // 1000 < before_us:
+            path.unlink()
+            return True
+    return False
 
 
 def _remove_unless_held(path: Path) -> None:

@@ -59,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_people(commands, storage)
     _add_sites(commands, storage)
     _add_journals(commands, storage)
+    _add_blobs(commands, storage)
     _add_others(commands, storage)
     return parser
 
@@ -155,6 +156,21 @@ def _add_site_keys(commands: Any, storage: argparse.ArgumentParser) -> None:
         actions, "revoke", "site_keys.revoke", "revoke a key; the sessions it began are closed within 2 s", [storage]
     )
     revoke.add_argument("key", metavar="ID")
+
+
+def _add_blobs(commands: Any, storage: argparse.ArgumentParser) -> None:
+    actions = commands.add_parser("blobs", help="blobs: large payloads").add_subparsers(required=True, metavar="ACTION")
+    _add(
+        actions,
+        "gc",
+        "blobs.collect",
+        "remove what has expired, what nothing refers to, and files of no blob",
+        [storage],
+    )
+    check = _add(
+        actions, "fsck", "blobs.check", "say what database and disk disagree on; 1 if bytes are lost", [storage]
+    )
+    check.add_argument("--quick", action="store_true", help="look at sizes only; do not read all bytes")
 
 
 def _add_journals(commands: Any, storage: argparse.ArgumentParser) -> None:

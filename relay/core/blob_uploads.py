@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -96,6 +97,10 @@ class Upload:
     @property
     def is_whole(self) -> bool:
         return self.blob.size is not None and self.offset == self.blob.size
+
+    def left_s(self) -> float:
+        """Seconds until it expires, if it does not go on."""
+        return max(0.0, (self.blob.expires_us or 0) / 1e6 - time.time())
 
     # --- writing
 
@@ -327,6 +332,14 @@ class Uploads:
         if upload.is_whole and upload.ended is None:
             async with upload.turn(None):
                 await self.finish(upload)
+
+    def forget(self, blob_id: str) -> None:
+        """Its time was over, and it has been removed. Who reads along, or writes, is told."""
+        upload = self._open.get(blob_id)
+        if upload is not None:
+            upload.end(blobs.Expired())
+            upload.interrupt()
+            self._let_go(upload)
 
     # --- the end of an upload
 

@@ -230,6 +230,14 @@ class Blob:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Lying:
+    """A file in the file store, by its name there: a SHA-256, or an upload's id."""
+
+    name: str
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class BlobRef:
     """Events that refer to a blob: who they are for (None: every member), and the offset of the newest of them."""
 

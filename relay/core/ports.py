@@ -21,6 +21,7 @@ from relay.core.model import (
     Group,
     Holding,
     JsonObject,
+    Lying,
     NewFile,
     Participant,
     Project,
@@ -335,6 +336,23 @@ class Blobs(Protocol):
     async def open_of_site(self, site_id: int) -> int:
         """How many unfinished uploads a site has."""
 
+    async def drop_old_refs(self) -> None:
+        """Forget the references of events that their journals no longer have."""
+
+    async def note_idle(self, now_us: int) -> None:
+        """Note since when nothing refers to a complete blob: no event, and no run's file."""
+
+    async def drop(self, *, expired_us: int, idle_us: int, limit: int) -> list[Blob]:
+        """Remove some blobs that expire by then, or that nothing has referred to since."""
+
+    async def contents_among(self, sha256s: Sequence[str]) -> set[str]:
+        """Those that a blob or a run's file has."""
+
+    async def contents_after(self, sha256: str, *, limit: int) -> list[tuple[str, int]]:
+        """The next contents that blobs and files have, in order, with their sizes."""
+
+    async def unfinished_among(self, blob_ids: Sequence[str]) -> set[str]: ...
+
 
 class Tx(Protocol):
     """One transaction; its parts share it."""
@@ -479,6 +497,21 @@ class FileStore(Protocol):
 
     def open(self, sha256: str) -> Readable:
         """What was kept. Raises `StorageUnavailable` if it is not there."""
+
+    def size(self, sha256: str) -> int:
+        """Bytes of what was kept. Raises as `open` does."""
+
+    def contents(self) -> Iterator[Lying]:
+        """All that is kept, in any order."""
+
+    def staged(self) -> Iterator[Lying]:
+        """All unfinished uploads, in any order."""
+
+    def drop(self, sha256: str, before_us: int) -> bool:
+        """Remove what was last kept before then. False if it was later, or is not there."""
+
+    def drop_staged(self, name: str, before_us: int) -> bool:
+        """Remove an unfinished upload that was last written before then."""
 
     def pieces(self, sha256: str) -> Iterator[bytes]:
         """The bytes, in pieces of at most 256 KiB. Raises `StorageUnavailable` if they are not there."""

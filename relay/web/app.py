@@ -19,6 +19,7 @@ from relay.blobs.local import LocalFiles
 from relay.bus.file import FileBus
 from relay.bus.postgres import PostgresBus
 from relay.config import Settings
+from relay.core.blob_care import Collector
 from relay.core.node import Node
 from relay.core.passwords import Passwords
 from relay.core.retention import Trimmer
@@ -56,6 +57,11 @@ def open_database(settings: Settings) -> Database:
     """The database of these settings, not connected yet."""
     limits = DatabaseLimits(acquire_timeout_s=settings.database_timeout_s, pg_connections=settings.database_connections)
     return Database(settings.database_url, limits)
+
+
+def open_files(settings: Settings) -> LocalFiles:
+    """Where the bytes of blobs and files are."""
+    return LocalFiles(settings.data_dir / "files")
 
 
 @asynccontextmanager
@@ -110,9 +116,10 @@ def _bus(database: Database, settings: Settings, node: Node) -> FileBus | Postgr
 def _relay(node: Node, auth: Authenticator, settings: Settings) -> Relay:
     door = SocketDoor(node, auth, settings)
     health = Health(node, settings, lambda: door.draining)
-    files = LocalFiles(settings.data_dir / "files")
+    files = open_files(settings)
     blobs = BlobDoor(node, auth, settings, files)
     door.on_drain.append(blobs.uploads.interrupt)
+    Collector(node, files, settings.blob_care, blobs.uploads.forget).start()
     app = Starlette(
         routes=[
             WebSocketRoute(SOCKET_PATH, door.serve),

@@ -133,9 +133,16 @@ class _Source:
 
     async def end(self, at: int) -> int:
         """How far there is something to read at this position; `at` itself at the very end."""
-        if self._upload is None:
+        upload = self._upload
+        if upload is None:
             return self._size or 0
-        return await self._upload.follow(at, self._wait_s)
+        while True:
+            left_s = upload.left_s()
+            try:
+                return await upload.follow(at, min(self._wait_s, left_s))
+            except TimeoutError:
+                if left_s > self._wait_s or upload.left_s() <= 0:
+                    raise
 
 
 @asynccontextmanager
