@@ -7,11 +7,14 @@ import itertools
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
 
 from relay.client import Limits, NotConnected, Site, Unauthenticated
+from relay.client.keys import SiteKey
+from relay.client.site import TRANSPORTS
 from tests.client.fake import QUICK, TIMEOUT_S, FakeRelay, event
 from tests.client.test_relay import TASKS, Clinic, first, user_on
 from tests.client.test_session import ending, enter
@@ -177,3 +180,24 @@ async def test_a_site_lives_longer_than_its_tokens(clinic: Clinic, transport: An
         sent = await site.publish(project, "command", data="still here", id=uuid.uuid4())
         assert sent.offset
         assert (await first(site, lambda event: event.kind == "participant")).project == project
+
+
+async def test_a_sites_own_key_signs_for_each_request(clinic: Clinic) -> None:
+    """What a key signs is good once: on the lower rungs each request brings its own."""
+    uid, key = await clinic.register(), SiteKey.generate()
+    await asyncio.to_thread(clinic.relay.cli, "site-key", "add", "--site", uid, key.public)
+    options: dict[str, Any] = {"token": key.token("starfish-relay", site=uid), "proxy": False}
+    options["limits"] = Limits(connect_s=TIMEOUT_S, backoff_s=0.05, poll_s=1, look_s=0.3)
+    async with asyncio.timeout(4 * TIMEOUT_S), AsyncExitStack() as stack:
+        sites = [
+            await stack.enter_async_context(Site(clinic.relay.url, transports=[transport], **options))
+            for transport in TRANSPORTS
+        ]
+        project = (await sites[0].projects.create(f"project-{uuid.uuid4()}", tasks=TASKS))["id"]
+        await first(sites[0], lambda event: event.kind == "participant")
+        told = [(await site.publish(project, "command", id=uuid.uuid4())).offset for site in sites]
+        assert [event.offset for event in await sites[1].history(project, kind="command")] == told
+        await asyncio.to_thread(clinic.relay.cli, "site-key", "revoke", key.id)
+        for site in sites:
+            with pytest.raises(Unauthenticated):
+                await first(site, lambda event: False)
