@@ -79,7 +79,7 @@ def answering(handler: Handler) -> Handler:
         except ReplyError as error:
             return error_response(error)
         except ClientDisconnect:
-            raise
+            return Response(status_code=400)  # to nobody: who asked is gone, and that is no failure of the relay's
         except Exception:
             incident = uuid.uuid4().hex
             log.exception("request failed", extra={"incident": incident})

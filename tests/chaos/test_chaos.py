@@ -60,7 +60,7 @@ LONG = Turn(messages=100_000, processes=PROCESSES, postgres=POSTGRES, pause_s=2.
 
 SETTINGS = {"STARFISH_PING_INTERVAL_S": "1", "STARFISH_PING_TIMEOUT_S": "1", "STARFISH_PRESENCE_GRACE_S": "0.2"}
 """A relay that finds out soon that a site is gone."""
-FAULT = re.compile(r"session failed|request failed|task \S+ failed|Task exception was never retrieved")
+FAULT = re.compile(r"(session|request|task \S+) failed|Task exception was never retrieved|Exception in ASGI")
 """What the relay logs when it has a fault of its own, whatever else is broken."""
 
 

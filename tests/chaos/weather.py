@@ -30,6 +30,9 @@ NETWORK = {
 PROCESSES = {"kill the relay": 3, "kill the relay, and again in its start": 1}
 POSTGRES = {"crash PostgreSQL": 2, "restart PostgreSQL": 1, "crash both": 1}
 
+START_S = 120.0
+"""What a relay's start may take on a machine that is as busy as this makes it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Act:
@@ -143,7 +146,8 @@ class Weather:
             await asyncio.to_thread(self.relay.start, ready=False)
             await asyncio.sleep(act.for_s)
             await asyncio.to_thread(self.relay.kill)
-        await asyncio.to_thread(self.relay.start)
+        await asyncio.to_thread(self.relay.start, ready=False)
+        await asyncio.to_thread(self.relay.wait_until_ready, START_S)
 
     async def _without_postgres(self, act: Act) -> None:
         assert self.postgres is not None

@@ -82,7 +82,7 @@ class Worker:
         self._leads: set[int] = set()
         self._enough = asyncio.Event()
         self._changed = asyncio.Condition()
-        self._dying: asyncio.Future[None] | None = None
+        self._dying = asyncio.Event()
 
     def __str__(self) -> str:
         return f"{self.site.name}: {self.answered} answered, at {self.record.position}, {self.record.deaths} deaths"
@@ -96,8 +96,7 @@ class Worker:
         self._enough.set()
 
     def die(self) -> None:
-        if self._dying is not None and not self._dying.done():
-            self._dying.set_exception(Died())
+        self._dying.set()
 
     async def until(self, condition: Callable[[], bool], timeout_s: float = 120.0) -> None:
         try:
@@ -131,13 +130,14 @@ class Worker:
             start=start,
             limits=QUICK,
         )
-        self._dying = asyncio.get_running_loop().create_future()
+        self._dying.clear()
         async with client, asyncio.TaskGroup() as group:
             self._leads = {project for project, one in client.memberships.items() if one.role == "coordinator"}
             group.create_task(self._process(client, dict(start)))
             for lane in self._lanes:
                 group.create_task(self._publish(client, lane))
-            await asyncio.shield(self._dying)
+            await self._dying.wait()
+            raise Died
 
     async def _publish(self, client: Client, lane: Lane) -> None:
         while lane.pending is not None or not self._enough.is_set():
