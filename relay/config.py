@@ -143,6 +143,10 @@ class Settings:
     blob_collect_s: float = setting(
         3600.0, "seconds between two looks for blobs that nobody needs any more", least=0.1, most=86_400
     )
+    s3_url: str = setting("", "s3://bucket/prefix for complete blobs; default: the data directory")
+    s3_endpoint: str = setting("", "URL of the S3 service, if it is not Amazon's; credentials: AWS_ACCESS_KEY_ID, …")
+    s3_region: str = setting("", "the bucket's region")
+    s3_redirect: bool = setting(True, "send downloads to the bucket, by URLs that are signed for a short while")
     blob_patience_s: float = setting(
         60.0, "seconds in which an upload or a download must move before it is cut off", least=0.5, most=3600
     )
@@ -156,6 +160,8 @@ class Settings:
         scheme = urlsplit(self.database_url).scheme
         if scheme not in ("sqlite", "postgresql", "postgres"):
             raise BadSetting(f"DATABASE_URL: expected sqlite:///… or postgresql://…, got {scheme or 'no scheme'}://…")
+        if self.s3_url and not (self.s3_url.startswith("s3://") and urlsplit(self.s3_url).netloc):
+            raise BadSetting(f"STARFISH_S3_URL: expected s3://bucket/prefix, got {self.s3_url!r}")
         for one in fields(self):
             _check(one.name, getattr(self, one.name), one.metadata)
 

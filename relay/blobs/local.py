@@ -24,9 +24,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from relay.blobs.disk import PIECE_BYTES, flush_directory, named_errors
-from relay.blobs.staging import HELD, StagedFile
+from relay.blobs.staging import HELD, Shelve, StagedFile
 from relay.core.model import Content, Lying
-from relay.core.ports import StorageUnavailable
+from relay.core.ports import Readable, StorageUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _SHELF = re.compile(r"[0-9a-f]{2}")
 _NAME = re.compile(r"[0-9a-f-]{1,64}")
 
-_State = tuple[int, int, int]
+_State = tuple[object, ...]
 
 
 class LocalFiles:
@@ -60,16 +60,22 @@ class LocalFiles:
 
     def begin(self) -> IncomingFile:
         with named_errors():
-            return IncomingFile(self._root, self._incoming / uuid.uuid4().hex)
+            return IncomingFile(self._incoming / uuid.uuid4().hex, self._shelve)
 
     def stage(self, name: str) -> StagedFile:
         if not _NAME.fullmatch(name):
             raise ValueError(f"expected the name of an upload, got {name!r:.80}")
         return StagedFile(self._uploads / name, self._shelve)
 
-    def open(self, sha256: str) -> ContentReader:
+    def open(self, sha256: str) -> Readable:
         with named_errors():
-            return ContentReader(self._good, sha256, os.open(place(self._root, sha256), os.O_RDONLY | os.O_CLOEXEC))
+            descriptor = os.open(place(self._root, sha256), os.O_RDONLY | os.O_CLOEXEC)
+            status = os.fstat(descriptor)
+        state = (status.st_ino, status.st_size, status.st_mtime_ns)
+        return ContentReader(descriptor, Verifying(self._good, sha256, status.st_size, state))
+
+    def location(self, sha256: str, lasts_s: int) -> str | None:
+        return None
 
     def pieces(self, sha256: str) -> Iterator[bytes]:
         reader, at = self.open(sha256), 0
@@ -128,9 +134,9 @@ class LocalFiles:
 class IncomingFile:
     """Serves `relay.core.ports.Incoming`. Its methods may be called from several threads, one after the other."""
 
-    def __init__(self, root: Path, path: Path) -> None:
-        self._root = root
+    def __init__(self, path: Path, shelve: Shelve) -> None:
         self._path = path
+        self._shelve = shelve
         self._hash = hashlib.sha256()
         self.size = 0
         self._lock = threading.Lock()  # a discard waits for the write that is under way in another thread
@@ -148,11 +154,10 @@ class IncomingFile:
     def keep(self) -> Content:
         with self._lock, named_errors():
             os.fsync(self._file.fileno())
-            sha256 = self._hash.hexdigest()
-            with exclusive(self._root):
-                _move_to_place(self._root, self._path, sha256)
+            content = self._shelve(self._path, self._hash.hexdigest())
+            self._path.unlink()
             self._file.close()
-            return Content(sha256=sha256, size=self.size)
+            return content
 
     def discard(self) -> None:
         with self._lock:
@@ -161,28 +166,30 @@ class IncomingFile:
                 self._file.close()
 
 
-class ContentReader:
-    """Serves `relay.core.ports.Readable`. Who reads it from end to end gets the last piece only if all is good."""
+class Verifying:
+    """Hashes what is read, if it is read from end to end: who does so gets the last piece only if all is good.
 
-    def __init__(self, good: OrderedDict[str, _State], sha256: str, descriptor: int) -> None:
+    Args:
+        good: contents that have been found good, and how they were then; what is found good here is added.
+        state: how the content is now.
+    """
+
+    def __init__(self, good: OrderedDict[str, _State], sha256: str, size: int, state: _State) -> None:
         self._good = good
         self._sha256 = sha256
-        self._file = descriptor
-        status = os.fstat(descriptor)
-        self._size = status.st_size
-        self._state = (status.st_ino, status.st_size, status.st_mtime_ns)
-        self._hash = None if good.get(sha256) == self._state else hashlib.sha256()
+        self._size = size
+        self._state = state
+        self._hash = None if good.get(sha256) == state else hashlib.sha256()
         self._hashed = 0
 
-    def read(self, start: int, count: int) -> bytes:
-        with named_errors():
-            piece = os.pread(self._file, count, start)
-        if self._hash is not None and start == self._hashed:
-            self._hash.update(piece)
-            self._hashed += len(piece)
-            if self._hashed == self._size:
-                self._judge(self._hash.hexdigest())
-        return piece
+    def feed(self, start: int, piece: bytes) -> None:
+        """Raises `StorageUnavailable` if this was the last piece, and the whole is damaged."""
+        if self._hash is None or start != self._hashed:
+            return
+        self._hash.update(piece)
+        self._hashed += len(piece)
+        if self._hashed == self._size:
+            self._judge(self._hash.hexdigest())
 
     def _judge(self, digest: str) -> None:
         if digest != self._sha256:
@@ -194,10 +201,29 @@ class ContentReader:
         while len(self._good) > KNOWN_GOOD:
             self._good.popitem(last=False)
 
+
+class ContentReader:
+    """Serves `relay.core.ports.Readable`."""
+
+    def __init__(self, descriptor: int, verifying: Verifying) -> None:
+        self._file = descriptor
+        self._verifying = verifying
+
+    def read(self, start: int, count: int) -> bytes:
+        with named_errors():
+            piece = os.pread(self._file, count, start)
+        self._verifying.feed(start, piece)
+        return piece
+
     def close(self) -> None:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
+
+
+def sha256_checked(name: str) -> bool:
+    """Whether this is how contents are named."""
+    return _SHA256.fullmatch(name) is not None
 
 
 def place(root: Path, sha256: str) -> Path:

@@ -498,6 +498,9 @@ class FileStore(Protocol):
     def open(self, sha256: str) -> Readable:
         """What was kept. Raises `StorageUnavailable` if it is not there."""
 
+    def location(self, sha256: str, lasts_s: int) -> str | None:
+        """A URL at which anybody can read it for so long, if there is one beside the relay."""
+
     def size(self, sha256: str) -> int:
         """Bytes of what was kept. Raises as `open` does."""
 

@@ -18,7 +18,7 @@ from relay import __version__
 from relay.blobs.local import LocalFiles
 from relay.bus.file import FileBus
 from relay.bus.postgres import PostgresBus
-from relay.config import Settings
+from relay.config import BadSetting, Settings
 from relay.core.blob_care import Collector
 from relay.core.node import Node
 from relay.core.passwords import Passwords
@@ -60,8 +60,27 @@ def open_database(settings: Settings) -> Database:
 
 
 def open_files(settings: Settings) -> LocalFiles:
-    """Where the bytes of blobs and files are."""
-    return LocalFiles(settings.data_dir / "files")
+    """Where the bytes of blobs and files are.
+
+    Raises:
+        BadSetting: an S3 bucket is configured, and what is needed for it is not installed.
+    """
+    root = settings.data_dir / "files"
+    if not settings.s3_url:
+        return LocalFiles(root)
+    try:
+        from relay.blobs.s3 import S3Files  # noqa: PLC0415 - an extra
+    except ModuleNotFoundError as missing:
+        raise BadSetting(
+            f"STARFISH_S3_URL: {missing.name} is not installed; pip install 'starfish-relay[s3]'"
+        ) from missing
+    return S3Files(
+        root,
+        settings.s3_url,
+        endpoint=settings.s3_endpoint,
+        region=settings.s3_region,
+        redirect=settings.s3_redirect,
+    )
 
 
 @asynccontextmanager

@@ -30,6 +30,8 @@ from relay.web.tus import http_date
 log = logging.getLogger(__name__)
 
 PIECE_BYTES = 256 * 1024
+REDIRECT_S = 300
+"""How long a URL of the bucket is good for."""
 _TOKEN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$&+-.^_`|~ ()[]{}@=,'")
 
 
@@ -53,6 +55,10 @@ async def respond(request: Request, uploads: Uploads, blob: Blob, *, patience_s:
         spans = _spans(request, blob, headers)
     except ranges.Unsatisfiable:
         return Response(status_code=416, headers={"Content-Range": f"bytes */{blob.size}", "ETag": etag})
+    elsewhere = await _elsewhere(request, uploads, blob)
+    if elsewhere is not None:
+        kept = {name: headers[name] for name in ("ETag", "Cache-Control")}
+        return Response(status_code=307, headers=kept | {"Location": elsewhere})
     boundary = secrets.token_hex(16)
     _describe(headers, blob, spans, boundary)
     status = 200 if spans is None else 206
@@ -62,6 +68,13 @@ async def respond(request: Request, uploads: Uploads, blob: Blob, *, patience_s:
         source = await stack.enter_async_context(_opened(uploads, blob, wait_s))
         body = _body(source, blob, spans, boundary)
         return _Streamed(body, status, headers, request=request, held=stack.pop_all(), patience_s=patience_s)
+
+
+async def _elsewhere(request: Request, uploads: Uploads, blob: Blob) -> str | None:
+    """Where a complete blob can be downloaded beside the relay. A condition on our ETag means nothing there."""
+    if request.method == "HEAD" or not blob.is_complete or "if-range" in request.headers:
+        return None
+    return await asyncio.to_thread(uploads.files.location, blob.sha256 or "", REDIRECT_S)
 
 
 def _headers(blob: Blob) -> dict[str, str]:
