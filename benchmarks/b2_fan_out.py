@@ -46,7 +46,7 @@ class Subject:
 
 
 def main() -> None:
-    for sites, events in ((100, options().pick(2_000, 20)), (options().pick(1_000, 200), options().pick(200, 10))):
+    for sites, events in ((100, options().pick(1_000, 20)), (options().pick(1_000, 200), options().pick(100, 10))):
         report = Report(
             title=f"B2  fan-out 1 → {sites:,}, 300 B, {WINDOW} in flight",
             columns=("", "deliveries/s", "relay is", "server CPU a delivery", "server CPU", "load CPU"),
@@ -83,7 +83,7 @@ def _measure(subjects: Sequence[Subject]) -> None:
         for subject in subjects:
             stack.enter_context(subject.load).call("open")
             subject.load.call("run", 5, WINDOW)
-        for _ in range(options().pick(7, 1)):
+        for _ in range(options().pick(5, 1)):
             for subject in subjects:
                 subject.measure()
 

@@ -212,8 +212,11 @@ class Crowd:
             socket.cut()
         self._refused = 0
         started = time.perf_counter()
-        async with asyncio.timeout(STORM_TIMEOUT_S):
-            self._sockets = list(await asyncio.gather(*(self._return(line) for line in self._lines)))
+        try:
+            async with asyncio.timeout(STORM_TIMEOUT_S):
+                self._sockets = list(await asyncio.gather(*(self._return(line) for line in self._lines)))
+        except TimeoutError:
+            raise Failed(f"not all were back within {STORM_TIMEOUT_S:.0f} s") from None
         return time.perf_counter() - started, self._refused
 
     async def _return(self, line: Line) -> Socket:
