@@ -37,6 +37,8 @@ class Rounds:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._poked: set[int] = set()
+        self._looking: set[int] = set()
+        """Looked at just now: until that is over, all that happens may have been missed by it."""
         self._turns = asyncio.Semaphore(TURNS)
         self._watched: dict[int, frozenset[int]] = {}
         """Project → the sites whose coming and going can decide something."""
@@ -68,10 +70,15 @@ class Rounds:
     def _committed(self, project_id: int, entries: Sequence[Entry]) -> None:
         kinds = {entry.draft.kind for entry in entries}
         # Without entries: a commit whose outcome is not known. A batch that begins, or begins again, tells of itself.
-        if not kinds or Kind.BATCH in kinds or (project_id in self._watched and kinds & _TELLING):
+        if not kinds or Kind.BATCH in kinds or (self._minds(project_id) and kinds & _TELLING):
             self.poke(project_id)
 
+    def _minds(self, project_id: int) -> bool:
+        return project_id in self._watched or project_id in self._looking
+
     def _presence_changed(self, site_id: int) -> None:
+        for project_id in self._looking:
+            self.poke(project_id)
         for project_id, sites in self._watched.items():
             if site_id in sites:
                 self.poke(project_id)
@@ -80,11 +87,17 @@ class Rounds:
         await asyncio.sleep(GATHER_S)
         async with self._turns:
             self._poked.discard(project_id)
+            if project_id in self._looking:  # one after the other: the later one knows more
+                self.poke(project_id)
+                return
+            self._looking.add(project_id)
             try:
                 self._watch(project_id, await self._look(project_id))
                 return
             except StorageUnavailable as error:
                 log.warning("the policy of project %d waits: %s", project_id, error.cause)
+            finally:
+                self._looking.discard(project_id)
         await asyncio.sleep(RETRY_S)
         self.poke(project_id)
 
