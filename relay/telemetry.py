@@ -7,7 +7,7 @@ import logging
 import sys
 from datetime import UTC, datetime
 
-FIELDS = ("session", "site", "project", "code", "incident", "publishes", "request", "path", "status", "reason")
+FIELDS = ("session", "site", "project", "code", "incident", "publishes", "request", "path", "status", "reason", "by")
 """What a log line may carry beside its message, as `extra`."""
 
 

@@ -106,7 +106,11 @@ class Session:
         self.watch_expiry(now_us)
 
     def watch_expiry(self, now_us: int) -> None:
-        """Give notice a minute before the credential expires, and close when it does."""
+        """Give notice a minute before the credential expires, and close when it does.
+
+        One that has less than that left gets its notice at half of it: at once, it would cross the answer to `refresh`,
+        and a client that renews at each notice would do nothing else.
+        """
         for timer in self._timers:
             timer.cancel()
         self._timers = []
@@ -115,7 +119,8 @@ class Session:
         left_s = max(0.0, (self.expires_us - now_us) / 1e6)
         loop = asyncio.get_running_loop()
         self._timers.append(loop.call_later(left_s, self.close_unauthenticated))
-        self._timers.append(loop.call_later(max(0.0, left_s - EXPIRY_NOTICE_S), self.goodbye, "token_expiring"))
+        notice_s = left_s - EXPIRY_NOTICE_S if left_s > EXPIRY_NOTICE_S else left_s / 2
+        self._timers.append(loop.call_later(notice_s, self.goodbye, "token_expiring"))
 
     # --- the end
 

@@ -91,7 +91,7 @@ class SocketDoor:
         state = machine.Session(
             max_text_bytes=self._node.limits.text_bytes, max_payload_bytes=self._node.limits.payload_bytes
         )
-        log.info("session opened", extra={"session": session.id, "site": session.site.uid})
+        log.info("session opened", extra=_about(session))
         code: int | None = None
         try:
             code = await self._frames(websocket, session, state)
@@ -187,6 +187,7 @@ class SocketDoor:
         if identity.site.id != session.site.id:
             raise ReplyError(ErrorCode.UNAUTHENTICATED, "the token, or the key, is not one of this site")
         session.renew(identity, self._node.now_us())
+        log.info("session refreshed", extra=_about(session))
         self._node.credentials.heed(seen)
         session.ok(frame.ref, expires_at=session.expires_at)
 
@@ -209,6 +210,11 @@ class SocketDoor:
             session.close(SessionClosed(CloseCode.RESTARTING, "the relay restarts"))
             if pause_s > 0.001:
                 await asyncio.sleep(pause_s)
+
+
+def _about(session: Session) -> dict[str, str]:
+    """Whose session it is, and by which credential: a token's id, `key:` and a key's, or a password."""
+    return {"session": session.id, "site": session.site.uid, "by": session.token_id or "password"}
 
 
 def _ref(frame: ClientFrame) -> Ref:

@@ -50,6 +50,7 @@ async def test_a_site_signs_in_with_what_its_key_signs(realm: Realm, relay: Rela
     assert timedelta(hours=11) < left <= timedelta(hours=12)
     listed = (await asyncio.to_thread(relay.cli, "site-key", "list", "--site", site.uid)).stdout
     assert key.id in listed
+    assert f"site={site.uid}  by=key:{key.id}" in relay.log
     assert "never" not in listed
 
 
@@ -130,7 +131,7 @@ async def test_a_refresh_with_another_sites_key_changes_nothing(realm: Realm, re
 
 async def test_settings_say_for_whom_and_how_long(monkeypatch: pytest.MonkeyPatch) -> None:
     """A session that a key began is told of its end and closed, unless it is refreshed; tokens expire by default."""
-    monkeypatch.setattr("relay.client.renewal.PAUSE_S", 0.5)
+    monkeypatch.setattr("relay.client.renewal.PAUSE_S", 0.0)
     audience = "https://relay.example"
     settings = {
         "STARFISH_AUDIENCE": audience,
