@@ -141,6 +141,10 @@ class Remote:
         """Call without waiting; `result` waits."""
         self._ours.send((method, arguments))
 
+    def is_done(self, wait_s: float) -> bool:
+        """Whether the call that was started has an outcome by then."""
+        return self._ours.poll(wait_s)
+
     def result(self) -> Any:
         """What the call that was started has returned.
 

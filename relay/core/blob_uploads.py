@@ -15,9 +15,10 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from relay.core import blobs
 from relay.core.blobs import BlobLimits
@@ -28,10 +29,14 @@ from relay.protocol.errors import ErrorCode, ReplyError, unknown_blob
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 IDLE_UPLOADS = 64
 """Uploads that nobody is at, of which the file stays open and the hash so far is remembered."""
 PIECE_BYTES = 256 * 1024
 """As much may wait while a piece is written."""
+FINISHERS = 4
+"""Uploads that are finished at once: flushed, or sent to a bucket."""
 COPY_BYTES = 1024 * 1024
 COPY_PATIENCE_S = 60.0
 USED_PART_S = 600.0
@@ -278,6 +283,7 @@ class Uploads:
         self.limits = limits
         self._open: OrderedDict[str, Upload] = OrderedDict()
         self._opening = asyncio.Lock()
+        self._finishers = ThreadPoolExecutor(FINISHERS, "blob-finish")
 
     @asynccontextmanager
     async def use(self, blob: Blob) -> AsyncIterator[Upload]:
@@ -358,17 +364,21 @@ class Uploads:
 
     async def _finish(self, upload: Upload) -> Blob:
         blob = upload.blob
-        digest = await asyncio.to_thread(upload.staged.digest)
+        digest = await self._long(upload.staged.digest)
         if blob.sha256 is not None and digest != blob.sha256:
             error = ChecksumMismatch("the SHA-256 of the whole is not the announced one; the upload was dropped")
             await self.drop(upload, error)
             raise error
-        complete = await self._record(blob, await asyncio.to_thread(upload.staged.keep))
+        complete = await self._record(blob, await self._long(upload.staged.keep))
         upload.end(complete or unknown_blob())
         await asyncio.to_thread(upload.staged.discard)
         if complete is None:
             raise unknown_blob()
         return complete
+
+    async def _long(self, work: Callable[[], T]) -> T:
+        """Work that takes as long as the blob is large: not in the threads that pieces are read and written in."""
+        return await asyncio.get_running_loop().run_in_executor(self._finishers, work)
 
     async def _record(self, blob: Blob, content: Content) -> Blob | None:
         """None, if the blob has gone meanwhile, with its project."""
