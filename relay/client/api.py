@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl as ssl_module
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
 import httpx
@@ -73,6 +73,55 @@ class Api:
             response = await self._http.get(path, headers=headers, timeout=timeout)
         return _good(response, response.content)
 
+    async def send(
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        body: AsyncIterator[bytes] | None = None,
+        *,
+        timeout_s: float | None = None,
+    ) -> Answer:
+        """Any other request. A `body` is sent as it comes; its length is in `headers`.
+
+        Args:
+            timeout_s: for the answer.
+        """
+        headers = {**await self._credentials.headers(), **headers}
+        timeout = httpx.Timeout(self._http.timeout)
+        if timeout_s is not None:
+            timeout.read = timeout_s
+        with _told():
+            response = await self._http.request(method, path, headers=headers, content=body, timeout=timeout)
+        return _good(response, response.content)
+
+    @asynccontextmanager
+    async def fetch(self, path: str, headers: Mapping[str, str]) -> AsyncIterator[tuple[Answer, AsyncIterator[bytes]]]:
+        """As `stream`; but the relay may say where else the bytes are, for instance in a bucket. That other place is
+        asked once, and without the credentials.
+        """
+        headers = {"Accept-Encoding": "identity", **headers}
+        async with AsyncExitStack() as stack:
+            with _told():
+                first = self._http.stream("GET", path, headers={**await self._credentials.headers(), **headers})
+                response = await stack.enter_async_context(first)
+                if response.is_redirect:
+                    url = self._elsewhere(response)
+                    await stack.aclose()
+                    response = await stack.enter_async_context(self._http.stream("GET", url, headers=headers))
+                body = b"" if response.is_success else await response.aread()
+                yield _good(response, body), _as_it_comes(response)
+
+    def _elsewhere(self, response: httpx.Response) -> httpx.URL:
+        """Raises `Refused`: what is said is no place to go to."""
+        try:
+            url = response.url.join(response.headers.get("Location", ""))
+        except httpx.InvalidURL:
+            raise Refused(502, "the relay redirects to what is no URL") from None
+        if url.scheme not in ("https", self._http.base_url.scheme):
+            raise Refused(502, "the relay redirects to where nothing is encrypted")
+        return url
+
     @asynccontextmanager
     async def stream(self, path: str, headers: Mapping[str, str]) -> AsyncIterator[tuple[Answer, AsyncIterator[bytes]]]:
         """An answer whose body is read as it comes; what compresses on the way would hold it back."""
@@ -88,7 +137,7 @@ async def _as_it_comes(response: httpx.Response) -> AsyncIterator[bytes]:
         async for piece in response.aiter_raw():
             yield piece
     except httpx.ReadTimeout:
-        raise HeldBack(1006, "an event stream was silent for too long") from None
+        raise HeldBack(1006, "nothing came for too long") from None
 
 
 def _good(response: httpx.Response, body: bytes) -> Answer:

@@ -5,6 +5,10 @@
     ClientError
     ├── Interrupted               the connection was lost under a request: whether it was done is not known
     ├── NotConnected              the first connection did not come about in time
+    ├── Corrupted                 what was downloaded or uploaded arrived damaged, each time
+    ├── SourceChanged             a file was written to while it was being sent
+    ├── TooLong                   a payload is longer than the caller takes
+    ├── InUse                     another task or process sends, or saves, the very same
     └── SessionEnded              there is no session any more, and it will not come back by itself
         ├── Closed                the `async with` block was left
         ├── Unauthenticated       401 or 4401: get a new token
@@ -54,6 +58,22 @@ class Interrupted(ClientError):
 
 class NotConnected(ClientError):
     """The relay was not reached within `Limits.connect_s`; the last attempt's error is the cause."""
+
+
+class Corrupted(ClientError):
+    """The bytes that arrived have another SHA-256 than they should, however often they were sent."""
+
+
+class SourceChanged(ClientError):
+    """What was to be sent was written to meanwhile. Nothing was published; send it again."""
+
+
+class TooLong(ClientError):
+    """A payload has more bytes than `max_bytes`."""
+
+
+class InUse(ClientError):
+    """Another task or process is sending the same content to the same place, or saving the same file."""
 
 
 class SessionEnded(ClientError):

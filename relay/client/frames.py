@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import base64
 import binascii
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import msgspec
 
@@ -39,6 +43,89 @@ class Event:
     data: Any = None
     payload: bytes | None = field(default=None, repr=False)
     size: int | None = None
+    origin: Origin | None = field(default=None, repr=False, compare=False)
+    """The site that was shown it: of use to `open` and `save`."""
+
+    def open(
+        self, *, max_bytes: int | None = None, on_progress: Callable[[int, int], None] | None = None
+    ) -> AbstractAsyncContextManager[PayloadStream]:
+        """The payload as a stream, wherever it is: in the event, in the journal, or a blob that the data refers to.
+
+            async with event.open() as stream:
+                async for piece in stream:
+                    …
+
+        It goes on where it was after a lost connection, until it is cancelled; a blob that is still being uploaded is
+        read along. The last byte is shown only if all of them are right, so what came before is to be taken back if
+        this raises `Corrupted`. `save` fetches it again by itself.
+
+        Args:
+            max_bytes: longer ones are refused.
+            on_progress: is told how many bytes of how many are there. It must not wait.
+
+        Raises:
+            ValueError: the event has no payload; or it was not shown by a site.
+            RelayError: the relay does not show it (`unknown_blob`).
+            Corrupted: other bytes came than were sent.
+            TooLong: it has more bytes than are taken.
+            Closed: the site's `async with` block was left.
+        """
+        return self._site.open(self, max_bytes=max_bytes, on_progress=on_progress)
+
+    async def save(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        max_bytes: int | None = None,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> Path:
+        """Save the payload to a file, which appears there (or takes the place of another) once it is whole, right and
+        on disk. Until then it has another name beside it, from which a later call goes on, after a cancellation or in
+        another process. What comes damaged is fetched again, `Limits.damage_tries` times in all. Returns the path.
+
+        Args and what is raised: as for `open`; and
+            OSError: the file cannot be written.
+            InUse: it is being saved already.
+        """
+        return await self._site.save(self, path, max_bytes=max_bytes, on_progress=on_progress)
+
+    @property
+    def _site(self) -> Origin:
+        if self.origin is None:
+            raise ValueError("this event was not shown by a site")
+        return self.origin
+
+
+class PayloadStream(Protocol):
+    """A payload's bytes, as they come: `async for piece in stream`."""
+
+    @property
+    def size(self) -> int | None:
+        """In all; None as long as the relay does not know it."""
+        ...
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+    async def __anext__(self) -> bytes: ...
+    async def read(self) -> bytes:
+        """All that has not been read yet, in memory."""
+        ...
+
+
+class Origin(Protocol):
+    """Where an event's payload is fetched."""
+
+    def open(
+        self, event: Event, *, max_bytes: int | None, on_progress: Callable[[int, int], None] | None
+    ) -> AbstractAsyncContextManager[PayloadStream]: ...
+
+    async def save(
+        self,
+        event: Event,
+        path: str | os.PathLike[str],
+        *,
+        max_bytes: int | None,
+        on_progress: Callable[[int, int], None] | None,
+    ) -> Path: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

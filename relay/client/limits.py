@@ -47,6 +47,18 @@ class Limits:
     backoff_s: float = 0.5
     """The longest wait before the first attempt to reconnect; it doubles with each that fails."""
     backoff_max_s: float = 30.0
+    inline_bytes: int = 1024 * 1024
+    """`Site.send_update` puts up to so many bytes into the event itself, if the relay takes them; more are a blob."""
+    request_bytes: int = 32 * 1024 * 1024
+    """The longest body of a request that uploads. Something between may take less: then it is halved."""
+    part_bytes: int = 64 * 1024 * 1024
+    """Twice as much and more is uploaded in parts of about this length, which the relay puts together."""
+    parallel_parts: int = 4
+    """Parts that are under way at a time. 1: nothing is uploaded in parts."""
+    finish_s: float = 600.0
+    """For the relay to put parts together, and to hash what has come."""
+    damage_tries: int = 3
+    """How often bytes that arrive damaged are sent or fetched."""
     stable_s: float = 10.0
     """A session that lasted so long was a good one: the doubling starts again."""
 

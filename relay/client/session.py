@@ -104,6 +104,11 @@ class Session:
         """What carries the frames, or will be tried next."""
         return self._ladder.name
 
+    @property
+    def inline_bytes(self) -> int:
+        """The longest payload that the relay takes within an event."""
+        return self._frame_limits.inline
+
     # --- from the first connection to the last
 
     async def start(self) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import os
 import secrets
 import ssl as ssl_module
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -23,17 +24,22 @@ from types import TracebackType
 from typing import Any, Literal, Self
 from uuid import UUID
 
-from relay.client import feeds, frames
+from relay.client import feeds, frames, updates
+from relay.client.api import Api
 from relay.client.credentials import Credentials, TokenSource
 from relay.client.errors import RelayError
 from relay.client.frames import Event, Goodbye, Membership, Presence, Published, Receipt
 from relay.client.ladder import Ladder
 from relay.client.limits import Limits, backoff
 from relay.client.methods import JsonObject, JsonObjects, Keys, Projects, Runs
+from relay.client.payloads import Payloads
 from relay.client.proxies import Proxy, proxy_for
 from relay.client.rest import RestRung
 from relay.client.session import Session
+from relay.client.sources import Sendable
 from relay.client.transport import Rung, api_url, socket_url
+from relay.client.updates import Address, Update
+from relay.client.uploads import OnProgress
 from relay.client.websocket import WebSocketRung
 from relay.protocol.errors import ErrorCode, unknown_project
 
@@ -97,7 +103,13 @@ class Site:
         self._credentials = Credentials(token, user, password, uid, self._limits)
         if ssl is None and self._url.startswith("wss:"):
             ssl = ssl_module.create_default_context()
-        rungs = self._rungs(transports, ssl, proxy_for(self._url, proxy))
+        way_out = proxy_for(self._url, proxy)
+        rungs = self._rungs(transports, ssl, way_out)
+        self._payloads = Payloads(
+            lambda: Api(api_url(self._url), self._credentials, self._limits, ssl=ssl, proxy=way_out),
+            self._limits,
+            renewable=self._credentials.renewable,
+        )
         # Ids count up behind a random beginning, so that an event of one's own is known by its id, however many there
         # were: version 8 of RFC 9562, 60 random bits.
         self._id_prefix = f"{secrets.token_hex(4)}-{secrets.token_hex(2)}-8{secrets.token_hex(2)[1:]}-"
@@ -134,7 +146,10 @@ class Site:
     ) -> None:
         if error is None:
             self._session.inbox.settle()
-        await self._session.stop()
+        try:
+            await self._payloads.close()
+        finally:
+            await self._session.stop()
 
     def _rungs(
         self, transports: Sequence[TransportName], ssl: ssl_module.SSLContext | None, proxy: Proxy | None
@@ -210,7 +225,7 @@ class Site:
     async def _next_event(self) -> Event:
         event = self._resync or await self._session.inbox.next()
         if event.kind != "resync":
-            return event
+            return replace(event, origin=self._payloads)
         self._resync = event  # it is kept until it has been told, should the application stop waiting
         told = replace(event, data=event.data | {"runs": await self._runs_after_loss(event.project)})
         self._resync = None
@@ -283,6 +298,67 @@ class Site:
         ok = await self._session.requests.ask("publish", frame, payload)
         return Published(offset=ok.offset, duplicate=ok.duplicate)
 
+    async def send_update(
+        self,
+        project: int,
+        content: Sendable,
+        *,
+        kind: str = "update",
+        to: str | Sequence[str] | None = None,
+        run: int | None = None,
+        receipts: bool | None = None,
+        id: str | UUID | None = None,  # noqa: A002 - the protocol's name
+        filename: str | None = None,
+        media_type: str | None = None,
+        state: str | os.PathLike[str] | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> Published:
+        """Publish a payload of any length; returns once the event is durable. `Event.open` and `Event.save` read it.
+
+        What is short (`Limits.inline_bytes`) goes into the event. The rest is uploaded first, long ones in parts,
+        several at a time; the event then refers to the blob. Memory is flat. It goes on where it was after every lost
+        connection, and the relay's every restart, until it is cancelled. A later call with the same content to the
+        same place, from another process too, goes on where this one was: a small file remembers what was begun, and
+        the event's id, until it is published.
+
+        Args:
+            content: bytes, a path, or an open binary file that can seek.
+            kind, to, run, receipts: as for `publish`.
+            id: as for `publish`; left out, it is kept in that small file.
+            filename: for who downloads it with other tools; left out, the file's own.
+            media_type: the same.
+            state: a directory for the small file. Left out: beside the path, if that can be written; for bytes and open
+                files it is kept in memory alone.
+            on_progress: is told how many bytes of how many were sent. It must not wait.
+
+        Raises:
+            RelayError: the relay refused it (`too_large`: more than a blob, the project or the site may have).
+            SourceChanged: the file was written to meanwhile; nothing was published.
+            Corrupted: it has arrived damaged, several times.
+            InUse: another task or process is sending the same.
+            OSError: the file cannot be read.
+            SessionEnded: there is no session any more.
+        """
+        address = Address(
+            project=project,
+            kind=kind,
+            to=to if to is None or isinstance(to, str) else list(to),
+            run=run,
+            receipts=receipts,
+            id=None if id is None else str(id),
+        )
+        update = Update(
+            address=address,
+            content=content,
+            filename=filename,
+            media_type=media_type,
+            state=state,
+            on_progress=on_progress,
+        )
+        inline_bytes = min(self._limits.inline_bytes, self._session.inline_bytes)
+        whose = f"{self._url} {self.uid}"
+        return await updates.send(update, self.publish, self._payloads, whose=whose, inline_bytes=inline_bytes)
+
     def _new_id(self) -> str:
         tail = f"{2**63 + next(self._ids):016x}"
         return f"{self._id_prefix}{tail[:4]}-{tail[4:]}"
@@ -309,7 +385,7 @@ class Site:
             SessionEnded: there is no session any more.
         """
         found = await self._call("history.read", project=project, after=after, limit=limit, kind=kind)
-        return [frames.event_of(event) for event in found]
+        return [replace(frames.event_of(event), origin=self._payloads) for event in found]
 
     async def cursors(self, project: int) -> JsonObjects:
         """How far each site has acknowledged, how many events lie after that, and how many of them are for it.

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import random
 import socket
+from collections.abc import Callable
 from typing import Self
 
 from tests.support.ports import free_port
@@ -40,6 +41,13 @@ class Proxy:
         """Before each piece of what is passed, in either direction."""
         self.refusing = False
         """Whoever connects is thrown out at once."""
+        self.cut_after: int | None = None
+        """Each connection breaks once it has passed so many bytes in one direction."""
+        self.spoil: Callable[[bytes, bool], bytes] | None = None
+        """Is given each piece, and whether it comes from the server; what it returns is passed in its place."""
+        self.up_bytes = 0
+        """Passed to the server so far, on all connections."""
+        self.down_bytes = 0
         self.connections = 0
         """Connections made so far."""
         self._target_port = target_port
@@ -145,7 +153,12 @@ class Proxy:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, down: asyncio.Event | None = None
     ) -> None:
         """One direction; `down` is given for that from the server."""
+        passed = 0
         while piece := await self._read(reader):
+            if self.cut_after is not None and passed + len(piece) > self.cut_after:
+                raise ConnectionResetError
+            passed += len(piece)
+            piece = self._seen(piece, from_server=down is not None)
             if down is not None:
                 await down.wait()
                 if self.rate is not None:
@@ -155,6 +168,13 @@ class Proxy:
             writer.write(piece)
             await writer.drain()
         writer.write_eof()
+
+    def _seen(self, piece: bytes, *, from_server: bool) -> bytes:
+        if from_server:
+            self.down_bytes += len(piece)
+        else:
+            self.up_bytes += len(piece)
+        return piece if self.spoil is None else self.spoil(piece, from_server)
 
     async def _read(self, reader: asyncio.StreamReader) -> bytes:
         await self._flowing.wait()
