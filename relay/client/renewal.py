@@ -27,10 +27,11 @@ class Renewal:
         self._limits = limits
         self._last = -math.inf
         self._running = False
+        self._asked_again = False
 
-    @property
     def is_due(self) -> bool:
-        """Something can be done about a token that expires, and nobody is at it."""
+        """The token is about to expire: is `run` to be started? One that runs already goes round again."""
+        self._asked_again = self._running
         return self._credentials.renewable and not self._running
 
     async def run(self) -> None:
@@ -39,12 +40,14 @@ class Renewal:
         Raises:
             SessionEnded: the source of tokens says that there will be none; or there is no session any more.
         """
-        self._running = True
+        self._running = self._asked_again = True
         try:
-            await asyncio.sleep(max(0.0, self._last + PAUSE_S - time.monotonic()))
-            self._credentials.renew(await self._new_token())
-            self._last = time.monotonic()
-            log.info("going on with a new token")
+            while self._asked_again:
+                await asyncio.sleep(max(0.0, self._last + PAUSE_S - time.monotonic()))
+                self._asked_again = False  # from here on: the notice of the new token may come with its `ok`
+                self._credentials.renew(await self._new_token())
+                self._last = time.monotonic()
+                log.info("going on with a new token")
         finally:
             self._running = False
 

@@ -322,7 +322,7 @@ class Session:
     def _take_goodbye(self, goodbye: Goodbye) -> None:
         log.info("the relay says goodbye: %s", goodbye.code)
         self._retry_after_s = goodbye.retry_after
-        if goodbye.code == "token_expiring" and self._tasks is not None and self._renewal.is_due:
+        if goodbye.code == "token_expiring" and self._tasks is not None and self._renewal.is_due():
             self._tasks.create_task(self._renewal.run(), name="relay-renewal")
 
     def _tell(self, shown: frames.Shown) -> None:

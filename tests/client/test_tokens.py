@@ -77,6 +77,18 @@ async def test_tokens_that_live_for_less_than_their_notice_are_no_busy_loop(fake
         await publishing
 
 
+async def test_a_notice_that_comes_with_the_answer_to_a_renewal_is_heeded(
+    fake: FakeRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relay.client.renewal.PAUSE_S", 0.0)
+    async with fake.site(token=Source()):
+        peer = fake.peers[0]
+        await peer.send({"type": "goodbye", "code": "token_expiring"})
+        first = await peer.expect("refresh")
+        await peer.send({"type": "ok", "ref": first["ref"]}, {"type": "goodbye", "code": "token_expiring"})
+        assert (await peer.expect("refresh"))["token"] == "token-3"
+
+
 async def test_without_a_source_the_application_is_told_and_nothing_else_happens(fake: FakeRelay) -> None:
     told: list[str] = []
     async with fake.site(on_goodbye=lambda goodbye: told.append(goodbye.code)) as site:
