@@ -16,6 +16,7 @@ import hashlib
 import logging
 import os
 import re
+import shutil
 import threading
 import uuid
 from collections import OrderedDict
@@ -111,12 +112,18 @@ class LocalFiles:
         with named_errors(), exclusive(self._root):
             return _remove_if_older(place(self._root, sha256), before_us)
 
+    def free_bytes(self) -> int:
+        with named_errors():
+            return shutil.disk_usage(self._uploads).free
+
     def drop_staged(self, name: str, before_us: int) -> bool:
         if not _NAME.fullmatch(name):
             return False
         with named_errors():
-            (self._uploads / (name + HELD)).unlink(missing_ok=True)
-            return _remove_if_older(self._uploads / name, before_us)
+            is_gone = _remove_if_older(self._uploads / name, before_us)
+            if is_gone:
+                (self._uploads / (name + HELD)).unlink(missing_ok=True)
+            return is_gone
 
     def _shelve(self, path: Path, sha256: str) -> Content:
         """Give a flushed file its place, and leave it where it is: it goes when the database knows of the content."""

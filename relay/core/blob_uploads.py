@@ -57,8 +57,15 @@ class ChecksumMismatch(ReplyError):
         super().__init__(ErrorCode.INVALID, f"checksum mismatch: {what}", {"checksum": "mismatch"})
 
 
+class Stopping(ReplyError):
+    """The relay stops. What came is kept."""
+
+    def __init__(self) -> None:
+        super().__init__(ErrorCode.DRAINING, "the relay restarts; ask for the offset, and go on", {"retry_after": 1})
+
+
 class Interrupted(ReplyError):
-    """Another request has taken over, nothing has come for too long, or the relay stops. What came is kept."""
+    """Another request has taken over, or nothing has come for too long. What came is kept."""
 
     def __init__(self) -> None:
         super().__init__(ErrorCode.CONFLICT, "the upload was interrupted; ask for its offset, and go on")
@@ -81,6 +88,7 @@ class Upload:
         self.ended: Blob | ReplyError | None = blob if blob.is_complete else None
         """What has become of it: the complete blob, or why there is none."""
         self._staged = staged
+        self.stopping = False
         self._turn = asyncio.Lock()
         self._scope: asyncio.Timeout | None = None
         self._news = asyncio.Event()
@@ -175,7 +183,7 @@ class Upload:
                     self._scope.reschedule(loop.time() + patience_s)
                     await pump.put(chunk)
         except TimeoutError:
-            raise Interrupted from None
+            raise (Stopping() if self.stopping else Interrupted()) from None
         finally:
             self._scope = None
             await pump.close()
@@ -188,6 +196,12 @@ class Upload:
     def _moved(self) -> None:
         news, self._news = self._news, asyncio.Event()
         news.set()
+
+    def stop(self) -> None:
+        """The relay stops: who writes is to come again, and who reads along, too."""
+        self.stopping = True
+        self.interrupt()
+        self._moved()
 
     def end(self, outcome: Blob | ReplyError) -> None:
         """It is complete, or there will be no more of it."""
@@ -209,6 +223,8 @@ class Upload:
             end = self._readable()
             if end > at or self.ended is not None:
                 return end
+            if self.stopping:
+                raise Stopping
             async with asyncio.timeout(patience_s):
                 await self._news.wait()
 
@@ -324,10 +340,10 @@ class Uploads:
             del self._open[one.blob.id]
             one.close()
 
-    def interrupt(self) -> None:
-        """The relay stops: who writes is to come again, who reads along too."""
+    def stop(self) -> None:
+        """The relay stops."""
         for upload in self._open.values():
-            upload.interrupt()
+            upload.stop()
 
     async def if_whole(self, upload: Upload) -> None:
         """Finish an upload of which all is there, though nobody has said so: the relay was killed in between.

@@ -119,6 +119,7 @@ async def _require_room(tx: Tx, blob: Blob, limits: BlobLimits, more_bytes: int)
     if more_bytes > limits.blob_bytes:
         raise too_large(limits.blob_bytes, "a blob has at most")
     if limits.project_bytes and blob.project_id is not None:
+        await tx.journal.lock([blob.project_id])  # of two that come at once the second sees the first
         used = await tx.blobs.size_of_project(blob.project_id)
         if used + more_bytes > limits.project_bytes:
             raise too_large(limits.project_bytes, "the blobs of the project have at most")
@@ -126,6 +127,17 @@ async def _require_room(tx: Tx, blob: Blob, limits: BlobLimits, more_bytes: int)
         used = await tx.blobs.size_of_site(blob.site_id)
         if used + more_bytes > limits.site_bytes:
             raise too_large(limits.site_bytes, "what a site uploads has at most")
+
+
+async def room(node: Node, blob: Blob, limits: BlobLimits) -> int:
+    """How many bytes there may come of an upload that does not say how many it will have."""
+    left = [limits.blob_bytes]
+    async with node.store.snapshot() as tx:
+        if limits.project_bytes and blob.project_id is not None:
+            left.append(limits.project_bytes - await tx.blobs.size_of_project(blob.project_id))
+        if limits.site_bytes and blob.site_id is not None:
+            left.append(limits.site_bytes - await tx.blobs.size_of_site(blob.site_id))
+    return max(0, min(left))
 
 
 def too_large(limit: int, what: str) -> ReplyError:

@@ -513,6 +513,9 @@ class FileStore(Protocol):
     def drop(self, sha256: str, before_us: int) -> bool:
         """Remove what was last kept before then. False if it was later, or is not there."""
 
+    def free_bytes(self) -> int:
+        """Room on the disk that uploads arrive on."""
+
     def drop_staged(self, name: str, before_us: int) -> bool:
         """Remove an unfinished upload that was last written before then."""
 

@@ -137,7 +137,7 @@ def _relay(node: Node, auth: Authenticator, settings: Settings) -> Relay:
     health = Health(node, settings, lambda: door.draining)
     files = open_files(settings)
     blobs = BlobDoor(node, auth, settings, files)
-    door.on_drain.append(blobs.uploads.interrupt)
+    door.on_drain.append(blobs.uploads.stop)
     Collector(node, files, settings.blob_care, blobs.uploads.forget).start()
     app = Starlette(
         routes=[

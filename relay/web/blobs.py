@@ -14,15 +14,13 @@ Each request speaks for one site: a Bearer token, or Basic with `X-Starfish-Site
 from __future__ import annotations
 
 import asyncio
-import logging
-import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
@@ -36,12 +34,10 @@ from relay.protocol.errors import ErrorCode, ReplyError, invalid, unknown_blob
 from relay.web import blob_reads, tus
 from relay.web.auth import Authenticator
 from relay.web.blob_links import DEFAULT_S, MAX_S, Links
-from relay.web.replies import Json, error_response
+from relay.web.replies import Handler, Json, answering, error_response
 
 if TYPE_CHECKING:
     from relay.config import Settings
-
-log = logging.getLogger(__name__)
 
 BASE = "/starfish/api/v1/blobs/"
 WAIT_S = 600.0
@@ -57,8 +53,6 @@ _STATUS: dict[type[ReplyError], int] = {
 }
 """Where HTTP or tus has a closer word than the error's code has."""
 
-Handler = Callable[[Request], Awaitable[Response]]
-
 
 class LinkBody(msgspec.Struct):
     expires_in: int = DEFAULT_S
@@ -72,6 +66,7 @@ class BlobDoor:
         self._auth = auth
         self._patience_s = settings.blob_patience_s
         self._limits = settings.blob_limits
+        self._min_free_bytes = settings.min_free_bytes
         self.uploads = Uploads(node, files, self._limits)
         self._links = Links(node, Path(settings.data_dir) / "links.key")
 
@@ -94,22 +89,19 @@ class BlobDoor:
         """By method; a refusal is an answer in this API's own form, and every answer says which tus this is."""
         allow = ", ".join(handlers)
 
-        async def answer(request: Request) -> Response:
+        async def dispatch(request: Request) -> Response:
             handler = handlers.get(request.headers.get(_OVERRIDE, request.method).upper())
+            if handler is None:
+                return Response(status_code=405, headers={"Allow": allow})
             try:
-                response = (
-                    Response(status_code=405, headers={"Allow": allow}) if handler is None else await handler(request)
-                )
+                return await handler(request)
             except ReplyError as error:
-                response = _refusal(error)
-            except ClientDisconnect:
-                response = Response(status_code=400)  # nobody is there to read it
-            except Exception:
-                incident = uuid.uuid4().hex
-                log.exception("request failed: %s %s", request.method, BASE, extra={"incident": incident})
-                response = error_response(
-                    ReplyError(ErrorCode.INTERNAL, "the relay failed; its log has the id", {"id": incident})
-                )
+                return _refusal(error)
+
+        answering_ = answering(dispatch)
+
+        async def answer(request: Request) -> Response:
+            response = await answering_(request)
             response.headers["Tus-Resumable"] = tus.VERSION
             return response
 
@@ -128,10 +120,11 @@ class BlobDoor:
 
     async def create(self, request: Request) -> Response:
         tus.require_version(request.headers)
-        identity = await self._auth.site(request.headers)
+        identity = await self._site(request)
         blob, checksum = tus.wish(request.headers, identity.site.id), tus.checksum(request.headers)
         if blob.concat.startswith("final;"):
             return _created(request, await self._put_together(identity, blob))
+        await self._require_disk(blob)
         blob = await blobs.declare(self._node, identity.principal, blob, self._limits)
         has_body = _content_type(request) == tus.OFFSET_STREAM
         if not has_body and blob.size != 0:
@@ -143,6 +136,12 @@ class BlobDoor:
             response.headers["Upload-Offset"] = str(upload.offset)
         return response
 
+    async def _require_disk(self, blob: Blob) -> None:
+        """Refuse now what would find the disk full in the end. Raises `StorageFull`."""
+        free = await asyncio.to_thread(self.uploads.files.free_bytes)
+        if (blob.size or 0) > free - self._min_free_bytes:
+            raise StorageFull(f"{free} bytes are free, {blob.size} are wanted")
+
     async def _put_together(self, identity: Identity, blob: Blob) -> Blob:
         parts = [
             await blobs.own(self._node, identity.principal, identity.site.id, part_id)
@@ -151,6 +150,7 @@ class BlobDoor:
         if not all(part.is_part and part.is_complete for part in parts):
             raise invalid(**{"Upload-Concat": "all parts must be `partial` uploads that are complete"})
         size = sum(part.size or 0 for part in parts)
+        await self._require_disk(replace(blob, size=size))
         blob = await blobs.declare(self._node, identity.principal, replace(blob, size=size), self._limits)
         return await self.uploads.put_together(blob, parts)
 
@@ -208,7 +208,9 @@ class BlobDoor:
 
     async def _receive(self, request: Request, upload: Upload, checksum: Checksum | None) -> None:
         upload.blob = await blobs.extend(self._node, upload.blob, self._limits)
-        limit = self._limits.blob_bytes if upload.blob.size is None else upload.blob.size
+        limit = upload.blob.size
+        if limit is None:
+            limit = upload.offset + await blobs.room(self._node, upload.blob, self._limits)
         if _said_length(request) > limit - upload.offset:
             raise blobs.too_large(limit, "the upload has at most")
         await upload.receive(_chunks(request), limit=limit, patience_s=self._patience_s, checksum=checksum)
@@ -235,7 +237,7 @@ class BlobDoor:
         return await blob_reads.respond(request, self.uploads, blob, patience_s=self._patience_s, wait_s=WAIT_S)
 
     async def link(self, request: Request) -> Response:
-        identity = await self._auth.site(request.headers)
+        identity = await self._site(request)
         blob = await blobs.readable(self._node, identity.principal, identity.site.id, request.path_params["blob"])
         body = await request.body()
         try:
@@ -251,16 +253,22 @@ class BlobDoor:
 
     # --- who asks, and for what
 
+    async def _site(self, request: Request) -> Identity:
+        """Raises `ReplyError`; `rate_limited`, too. The bytes of blobs do not count: they wait, and are not refused."""
+        identity = await self._auth.site(request.headers)
+        self._node.shares.admit(identity.site, 0, asyncio.get_running_loop().time())
+        return identity
+
     async def _readable(self, request: Request) -> Blob:
         blob_id = request.path_params["blob"]
         if "signature" in request.query_params and request.method in ("GET", "HEAD"):
             identity = await self._links.site(blob_id, request.query_params)
         else:
-            identity = await self._auth.site(request.headers)
+            identity = await self._site(request)
         return await blobs.readable(self._node, identity.principal, identity.site.id, blob_id)
 
     async def _own(self, request: Request) -> Blob:
-        identity = await self._auth.site(request.headers)
+        identity = await self._site(request)
         return await blobs.own(self._node, identity.principal, identity.site.id, request.path_params["blob"])
 
 

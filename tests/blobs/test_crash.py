@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tests.blobs.tus import BLOBS, STREAM, TUS, Client, checksum, metadata, sha256
-from tests.conformance.own import ACCOUNT
+from tests.conformance.own import ACCOUNT, new_realm
 from tests.conformance.realm import Realm
 from tests.support.relay import RelayProcess
 
@@ -130,3 +130,66 @@ async def test_unfinished_uploads_of_a_site_are_limited(client: Client) -> None:
     assert "Retry-After" in refused.headers
     assert (await client.patch(paths[0], 0, b"x")).status_code == 204
     assert (await client.ask("POST", BLOBS, headers)).status_code == 201
+
+
+async def test_a_relay_that_stops_keeps_what_came_and_cuts_who_waits(own: RelayProcess, client: Client) -> None:
+    path = await client.create(len(DATA), project=await _project(client))
+    stall = asyncio.Event()
+
+    async def stalling() -> AsyncIterator[bytes]:
+        yield DATA[:MIB]
+        await stall.wait()
+        yield b""
+
+    writing = asyncio.create_task(client.patch(path, 0, stalling()))
+    while await client.offset(path) < MIB:  # noqa: ASYNC110 - it is the relay that is waited for
+        await asyncio.sleep(0.01)
+    reading = asyncio.create_task(client.get(path))
+    request = client.realm.http.build_request("GET", f"/{BLOBS}{path.rpartition('/')[2]}", headers=client.site.headers)
+    follower = await client.realm.http.send(request, stream=True)
+    assert await asyncio.to_thread(own.terminate) == 0
+    stall.set()
+    answer = await writing
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "draining")
+    with pytest.raises(httpx.TransportError):
+        await reading
+    await follower.aclose()
+    assert "Traceback" not in own.log
+    await asyncio.to_thread(own.start)
+    assert await client.offset(path) == MIB
+    assert (await client.patch(path, MIB, DATA[MIB:])).status_code == 204
+
+
+async def test_what_does_not_move_is_cut_off() -> None:
+    settings = {"STARFISH_BLOB_PATIENCE_S": "1"}
+    with RelayProcess(settings=settings) as relay:
+        async with new_realm(relay) as realm:
+            client = Client(realm, await realm.site())
+            project = await _project(client)
+            path = await client.upload(bytes(32 * MIB), project)
+            head = "".join(f"{name}: {value}\r\n" for name, value in client.site.headers.items())
+            reader, writer = await asyncio.open_connection(relay.host, relay.port, limit=1024)
+            writer.write(f"GET {path} HTTP/1.1\r\nHost: relay\r\n{head}\r\n".encode())
+            async with asyncio.timeout(20):
+                while "cut off" not in relay.log:  # noqa: ASYNC110 - it is the relay that is waited for
+                    await asyncio.sleep(0.1)
+                with pytest.raises((OSError, asyncio.IncompleteReadError)):
+                    await reader.readexactly(32 * MIB)
+            writer.close()
+            unfinished = await client.create(10, project=project)
+
+            stall = asyncio.Event()
+
+            async def stalling() -> AsyncIterator[bytes]:
+                yield b"0123"
+                await stall.wait()
+                yield b"45"
+
+            writing = asyncio.create_task(client.patch(unfinished, 0, stalling()))
+            async with asyncio.timeout(20):
+                while await client.offset(unfinished) < 4:  # noqa: ASYNC110 - it is the relay that is waited for
+                    await asyncio.sleep(0.1)
+            await asyncio.sleep(1.5)  # longer than its patience
+            stall.set()
+            assert (await writing).status_code == 409
+            assert await client.offset(unfinished) == 4
