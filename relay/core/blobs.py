@@ -17,7 +17,7 @@ from relay.core.access import Principal
 from relay.core.hub import Hub, Member
 from relay.core.model import Blob, Draft, Entry, Participant, Role
 from relay.core.node import Node
-from relay.core.ports import Tx
+from relay.core.ports import StorageFull, Tx
 from relay.protocol.errors import ErrorCode, ReplyError, forbidden, invalid, unknown_blob, unknown_project, unknown_run
 from relay.protocol.position import MAX_OFFSET
 
@@ -52,11 +52,15 @@ class Expired(ReplyError):
 # --- uploading
 
 
-async def declare(node: Node, principal: Principal, blob: Blob, limits: BlobLimits) -> Blob:
+async def declare(node: Node, principal: Principal, blob: Blob, limits: BlobLimits, *, disk_bytes: int) -> Blob:
     """Begin an upload: note what is to come. Returns the blob with its id.
+
+    Args:
+        disk_bytes: room for it on the disk, to refuse now what would find it full in the end.
 
     Raises:
         ReplyError: `unknown_project`, `unknown_run`; `too_large`; `rate_limited`, with too many unfinished ones.
+        StorageFull.
     """
     site_id = blob.site_id
     assert site_id is not None
@@ -75,6 +79,8 @@ async def declare(node: Node, principal: Principal, blob: Blob, limits: BlobLimi
                 {"retry_after": 60},
             )
         await _require_room(tx, blob, limits, blob.size or 0)
+        if (blob.size or 0) > disk_bytes:
+            raise StorageFull(f"there is room for {disk_bytes} bytes, {blob.size} are wanted")
         await tx.blobs.create(blob)
     return blob
 

@@ -124,8 +124,7 @@ class BlobDoor:
         blob, checksum = tus.wish(request.headers, identity.site.id), tus.checksum(request.headers)
         if blob.concat.startswith("final;"):
             return _created(request, await self._put_together(identity, blob))
-        await self._require_disk(blob)
-        blob = await blobs.declare(self._node, identity.principal, blob, self._limits)
+        blob = await self._declare(identity, blob)
         has_body = _content_type(request) == tus.OFFSET_STREAM
         if not has_body and blob.size != 0:
             return _created(request, blob)
@@ -136,11 +135,10 @@ class BlobDoor:
             response.headers["Upload-Offset"] = str(upload.offset)
         return response
 
-    async def _require_disk(self, blob: Blob) -> None:
-        """Refuse now what would find the disk full in the end. Raises `StorageFull`."""
+    async def _declare(self, identity: Identity, blob: Blob) -> Blob:
         free = await asyncio.to_thread(self.uploads.files.free_bytes)
-        if (blob.size or 0) > free - self._min_free_bytes:
-            raise StorageFull(f"{free} bytes are free, {blob.size} are wanted")
+        room = max(0, free - self._min_free_bytes)
+        return await blobs.declare(self._node, identity.principal, blob, self._limits, disk_bytes=room)
 
     async def _put_together(self, identity: Identity, blob: Blob) -> Blob:
         parts = [
@@ -150,8 +148,7 @@ class BlobDoor:
         if not all(part.is_part and part.is_complete for part in parts):
             raise invalid(**{"Upload-Concat": "all parts must be `partial` uploads that are complete"})
         size = sum(part.size or 0 for part in parts)
-        await self._require_disk(replace(blob, size=size))
-        blob = await blobs.declare(self._node, identity.principal, replace(blob, size=size), self._limits)
+        blob = await self._declare(identity, replace(blob, size=size))
         return await self.uploads.put_together(blob, parts)
 
     async def head(self, request: Request) -> Response:
