@@ -16,8 +16,6 @@ CREATE_FILE = """INSERT INTO files (project_id, run_id, type, task, round, name,
 OF_RUNS = f"SELECT {_FILE} FROM files WHERE run_id {{among}} AND type = :type"
 OF_ROUND = " AND task = :task AND round = :round"
 NAMES = "SELECT name FROM files WHERE run_id {among}"
-SIZE_OF_PROJECT = """SELECT COALESCE(SUM(size), 0) AS size FROM
-    (SELECT DISTINCT sha256, size FROM files WHERE project_id = :project_id) AS contents"""
 
 
 class Files:
@@ -57,7 +55,3 @@ class Files:
     async def names(self, run_ids: Sequence[int]) -> set[str]:
         sql = NAMES.format(among=among(self._db.dialect, "ids"))
         return {row["name"] for row in await self._db.fetch_all(sql, {"ids": json.dumps(list(run_ids))})}
-
-    async def size_of_project(self, project_id: int) -> int:
-        row = await self._db.fetch_one(SIZE_OF_PROJECT, {"project_id": project_id})
-        return 0 if row is None else int(row["size"])

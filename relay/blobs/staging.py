@@ -9,6 +9,7 @@ right: what is there counts, unless it was on probation (`hold`); then it is cut
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import uuid
@@ -105,6 +106,8 @@ class StagedFile:
         with named_errors():
             while self._hashed < self._end:  # what another process had written, or this one before the file was closed
                 piece = os.pread(self._file, PIECE_BYTES, self._hashed)
+                if not piece:
+                    raise OSError(errno.EIO, "an upload has become shorter")
                 self._hash.update(piece)
                 self._hashed += len(piece)
         return self._hash.hexdigest()

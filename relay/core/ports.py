@@ -303,9 +303,6 @@ class Files(Protocol):
     async def names(self, run_ids: Sequence[int]) -> set[str]:
         """What the runs' files are called."""
 
-    async def size_of_project(self, project_id: int) -> int:
-        """Bytes that the files of a project take; the same bytes count once."""
-
 
 class Blobs(Protocol):
     """What is known of large payloads, and which events refer to them."""
