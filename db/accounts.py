@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from db import records
 from db.connect import Connection
 from db.membership import MINE, among
-from relay.core.model import Group, Site, Token, User
+from relay.core.model import Group, Holder, Site, Token, User
 
 _USER = "id, username, email, password_hash, is_operator, is_active, created_us"
 USER = f"SELECT {_USER} FROM users WHERE id = :id"
@@ -67,6 +67,10 @@ USABLE_SITES = """SELECT s.id FROM sites s JOIN users u ON u.id = s.owner_id WHE
 
 PUT_KEY = """INSERT INTO site_keys (site_id, name, value) VALUES (:site_id, :name, :value)
     ON CONFLICT (site_id, name) DO UPDATE SET value = excluded.value"""
+
+HOLDERS = """SELECT t.digest, t.id AS token_id, t.site_id, t.label, t.created_us AS token_created_us, t.expires_us,
+    t.revoked_us, u.is_active, s.id, s.uid, s.name, s.description, s.owner_id, s.connected, s.seen_us, s.created_us,
+    s.updated_us FROM tokens t JOIN sites s ON s.id = t.site_id JOIN users u ON u.id = s.owner_id WHERE t.digest """
 KEYS_OF_SITES = "SELECT site_id, name, value FROM site_keys WHERE site_id {among} ORDER BY site_id, name"
 
 
@@ -169,6 +173,14 @@ class Tokens:
     async def by_digest(self, digest: bytes) -> Token | None:
         row = await self._db.fetch_one(TOKEN_BY_DIGEST, {"digest": digest})
         return None if row is None else records.token(row)
+
+    async def holders(self, digests: Sequence[bytes]) -> dict[bytes, Holder]:
+        if self._db.dialect == "sqlite":
+            marks = ", ".join("?" * len(digests))
+            rows = await self._db.fetch_positional(f"{HOLDERS} IN ({marks})", *digests)
+        else:
+            rows = await self._db.fetch_positional(f"{HOLDERS} = ANY($1::bytea[])", list(digests))
+        return {bytes(row["digest"]): records.holder(row) for row in rows}
 
     async def create(self, token: Token, digest: bytes) -> None:
         await self._db.execute(

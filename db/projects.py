@@ -33,6 +33,8 @@ _PARTICIPANTS = "FROM participants p JOIN sites s ON s.id = p.site_id"
 PARTICIPANT = f"SELECT {_PARTICIPANT} {_PARTICIPANTS} WHERE p.id = :id"
 OF_PROJECT = f"SELECT {_PARTICIPANT} {_PARTICIPANTS} WHERE p.project_id = :project_id ORDER BY p.id"
 OF_SITE = f"SELECT {_PARTICIPANT} {_PARTICIPANTS} WHERE p.site_id = :site_id ORDER BY p.id"
+STANDINGS = """SELECT p.site_id, p.project_id, c."offset" AS acknowledged FROM participants p
+    LEFT JOIN cursors c ON c.site_id = p.site_id AND c.project_id = p.project_id WHERE p.site_id {among}"""
 ALL_PARTICIPANTS = f"SELECT {_PARTICIPANT} {_PARTICIPANTS} ORDER BY p.id LIMIT :limit OFFSET :skip"
 COUNT_PARTICIPANTS = "SELECT COUNT(*) AS n FROM participants"
 _VISIBLE = f"""{_PARTICIPANTS} JOIN mine ON mine.project_id = p.project_id
@@ -136,6 +138,13 @@ class Participants:
     async def of_site(self, site_id: int) -> list[Participant]:
         rows = await self._db.fetch_all(OF_SITE, {"site_id": site_id})
         return [records.participant(row) for row in rows]
+
+    async def standings(self, site_ids: Sequence[int]) -> dict[int, dict[int, int | None]]:
+        sql = STANDINGS.format(among=among(self._db.dialect, "ids"))
+        standings: dict[int, dict[int, int | None]] = {}
+        for row in await self._db.fetch_all(sql, {"ids": json.dumps(list(site_ids))}):
+            standings.setdefault(row["site_id"], {})[row["project_id"]] = row["acknowledged"]
+        return standings
 
     async def visible_to(self, user_id: int | None, *, limit: int, skip: int) -> tuple[int, list[Participant]]:
         page = {"limit": limit, "skip": skip}

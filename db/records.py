@@ -16,6 +16,7 @@ from relay.core.model import (
     Entry,
     File,
     Group,
+    Holder,
     Kind,
     Participant,
     Project,
@@ -54,6 +55,22 @@ def token(row: Row) -> Token:
         created_us=row["created_us"],
         expires_us=row["expires_us"],
         revoked_us=row["revoked_us"],
+    )
+
+
+def holder(row: Row) -> Holder:
+    """Needs the site's columns, and the token's `id` and `created_us` as `token_id` and `token_created_us`."""
+    return Holder(
+        token=Token(
+            id=row["token_id"],
+            site_id=row["site_id"],
+            label=row["label"],
+            created_us=row["token_created_us"],
+            expires_us=row["expires_us"],
+            revoked_us=row["revoked_us"],
+        ),
+        site=site(row),
+        is_active=bool(row["is_active"]),
     )
 
 

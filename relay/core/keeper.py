@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from relay.core.model import Entry
@@ -57,6 +57,20 @@ class Keeper:
         async with self._store.snapshot() as tx:
             stored = await tx.cursors.of_site(site_id)
         return _newest(stored, waiting)
+
+    async def standings(self, site_ids: Sequence[int]) -> dict[int, dict[int, int | None]]:
+        """Site id → the projects that it takes part in, each with the highest offset acknowledged there.
+
+        Written down already or not. A site that takes part in none is left out.
+        """
+        waiting = dict(self._cursors)  # before the storage is asked: what is written meanwhile is not missed
+        async with self._store.snapshot() as tx:
+            stored = await tx.participants.standings(site_ids)
+        for (site_id, project_id), offset in waiting.items():
+            standing = stored.get(site_id)
+            if standing is not None and project_id in standing:
+                standing[project_id] = max(offset, standing[project_id] or 0)
+        return stored
 
     async def cursors_in(self, project_id: int) -> dict[int, int]:
         """Site id → the highest offset acknowledged, written down already or not."""

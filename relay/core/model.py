@@ -83,6 +83,15 @@ class Token:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Holder:
+    """A token with the site that it stands for, and whether the site's user is active."""
+
+    token: Token
+    site: Site
+    is_active: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SigningKey:
     """A public key that a site signs in with: 32 bytes of Ed25519. `id` is made from the key itself.
 

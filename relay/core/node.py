@@ -32,6 +32,7 @@ from relay.core.rate import RateLimits
 from relay.core.receipts import Receipts
 from relay.core.session import Session
 from relay.core.shares import Shares
+from relay.core.together import Together
 from relay.core.writer import JournalWriter, WriterLimits
 from relay.protocol.errors import unknown_project
 
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 NEWCOMER_RETRY_S = 0.5
+HUBS_LOADING = 2
+"""Hubs that are read from the storage at once; the others wait, in order, and not for a connection."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,6 +119,8 @@ class Node:
         self.keeper = Keeper(store, self.now_us)
         self.presence = Presence(limits.presence, self._presence_changed)
         self.receipts = Receipts()
+        self.standings = Together(self.keeper.standings, "standings")
+        """Where the sites stand that say hello: their projects and cursors."""
         self.catch_up = asyncio.Semaphore(limits.catch_up_reads)
         self.on_committed: list[Callable[[int, Sequence[Entry]], None]] = []
         """Called after each commit, before anything is shown: caches drop what is no longer true."""
@@ -129,6 +134,7 @@ class Node:
             limits.rate, sessions_per_site=limits.sessions_per_site, sessions_per_user=limits.sessions_per_user
         )
         self._opening: dict[int, asyncio.Task[Hub | None]] = {}
+        self._loading = asyncio.Semaphore(HUBS_LOADING)
         self._users_of_hub: dict[int, int] = {}
         self._hubs_of_site: dict[int, set[int]] = {}
         self._run_facts: OrderedDict[int, RunFacts] = OrderedDict()
@@ -272,12 +278,13 @@ class Node:
         # Registered before the snapshot is taken: what commits meanwhile waits in the hub, and none is missed.
         self.hubs[project_id] = hub
         try:
-            acknowledged = self.keeper.waiting_cursors(project_id)
-            async with self.store.snapshot() as tx:
-                cursors = await tx.cursors.of_project(project_id)
-                bounds = await tx.journal.bounds(project_id)
-                participants = await tx.participants.of_project(project_id)
-                awaiting = await tx.journal.awaiting_receipt(project_id, limit=Receipts.PER_PROJECT)
+            async with self._loading:
+                acknowledged = self.keeper.waiting_cursors(project_id)
+                async with self.store.snapshot() as tx:
+                    cursors = await tx.cursors.of_project(project_id)
+                    bounds = await tx.journal.bounds(project_id)
+                    participants = await tx.participants.of_project(project_id)
+                    awaiting = await tx.journal.awaiting_receipt(project_id, limit=Receipts.PER_PROJECT)
         except BaseException:
             del self.hubs[project_id]
             raise

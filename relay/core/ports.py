@@ -19,6 +19,7 @@ from relay.core.model import (
     Entry,
     File,
     Group,
+    Holder,
     Holding,
     JsonObject,
     Lying,
@@ -164,6 +165,9 @@ class Groups(Protocol):
 
 class Tokens(Protocol):
     async def by_digest(self, digest: bytes) -> Token | None: ...
+    async def holders(self, digests: Sequence[bytes]) -> dict[bytes, Holder]:
+        """Of those that there are: revoked and expired ones, too."""
+
     async def create(self, token: Token, digest: bytes) -> None: ...
     async def revoke(self, token_id: str, now_us: int) -> bool: ...
     async def of_site(self, site_id: int | None) -> list[Token]: ...
@@ -241,6 +245,12 @@ class Participants(Protocol):
     async def get(self, participant_id: int) -> Participant | None: ...
     async def of_project(self, project_id: int) -> list[Participant]: ...
     async def of_site(self, site_id: int) -> list[Participant]: ...
+    async def standings(self, site_ids: Sequence[int]) -> dict[int, dict[int, int | None]]:
+        """Site id → the projects that it takes part in, each with the highest offset it has acknowledged there.
+
+        A site that takes part in none is left out.
+        """
+
     async def visible_to(self, user_id: int | None, *, limit: int, skip: int) -> tuple[int, list[Participant]]: ...
     async def create(
         self, *, project_id: int, site_id: int, role: Role, notes: str, joined: int, now_us: int

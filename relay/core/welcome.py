@@ -22,7 +22,7 @@ class _Loaded:
     """All that had to be waited for. Projects may still be left before they are looked at."""
 
     hubs: Mapping[int, Hub]
-    cursors: Mapping[int, int]
+    cursors: Mapping[int, int | None]
     wanted: Mapping[int, ResumeFrom]
 
     def lanes(self, node: Node, site_id: int) -> list[tuple[Hub, Member, Resume]]:
@@ -68,11 +68,9 @@ async def standing(node: Node, identity: Identity, hello: Hello, *, ping_interva
 async def _load(node: Node, stack: AsyncExitStack, site_id: int, hello: Hello, joins: set[int]) -> _Loaded:
     """Open the hubs of the site's projects, those in `joins` too: it may have joined them while we waited."""
     wanted = _wanted(hello)
-    async with node.store.snapshot() as tx:
-        participations = await tx.participants.of_site(site_id)
-    cursors = await node.keeper.cursors_of(site_id)
+    cursors = await node.standings.get(site_id) or {}
     hubs: dict[int, Hub] = {}
-    missing = {participation.project_id for participation in participations}
+    missing = set(cursors)
     while missing:
         for project_id in missing:
             hub = await stack.enter_async_context(node.use_hub(project_id))

@@ -15,7 +15,7 @@ import hmac
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from starlette.requests import Request
@@ -23,12 +23,13 @@ from starlette.requests import Request
 from relay.core import accounts
 from relay.core.access import Principal
 from relay.core.assertions import DEFAULT_AUDIENCE, DEFAULT_SESSION_S, Assertions, BadAssertion, is_assertion
-from relay.core.model import Site, Token, User
+from relay.core.model import Holder, Site, Token, User
 from relay.core.passwords import Passwords, needs_rehash
 from relay.core.ports import Store
 from relay.core.session import Identity
 from relay.core.shares import Shares
 from relay.core.signing_keys import CREDENTIAL_PREFIX
+from relay.core.together import Together
 from relay.protocol.errors import ErrorCode, ReplyError, forbidden, invalid, unknown_site
 
 SITE_HEADER = "x-starfish-site"
@@ -77,6 +78,7 @@ class Authenticator:
         key_session_s: float = DEFAULT_SESSION_S,
     ) -> None:
         self._store = store
+        self._holders = Together(self._look_up, "tokens")
         self._assertions = Assertions(store, audience, now_us)
         self._key_session_s = key_session_s
         self._passwords = passwords
@@ -217,13 +219,15 @@ class Authenticator:
         Raises:
             BadCredentials: it is unknown, expired or revoked, or its user is disabled.
         """
-        async with self._store.snapshot() as tx:
-            token = await tx.tokens.by_digest(accounts.digest_of(secret))
-            site = None if token is None else await tx.sites.get(token.site_id)
-            user = None if site is None else await tx.users.get(site.owner_id)
-        if token is None or site is None or user is None or not user.is_active or not self._is_good(token):
+        holder = await self._holders.get(accounts.digest_of(secret))
+        if holder is None or not holder.is_active or not self._is_good(holder.token):
             raise BadCredentials("the token is unknown, has expired or was revoked; ask the operator for a new one")
+        site, token = holder.site, holder.token
         return Identity(site=site, principal=_as_site(site), token_id=token.id, expires_us=token.expires_us)
+
+    async def _look_up(self, digests: Sequence[bytes]) -> Mapping[bytes, Holder]:
+        async with self._store.snapshot() as tx:
+            return await tx.tokens.holders(digests)
 
     def _is_good(self, token: Token) -> bool:
         return token.revoked_us is None and (token.expires_us is None or token.expires_us > self._now_us())

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from relay.core.keeper import Keeper
-from relay.core.model import Entry, Kind
+from relay.core.model import Entry, Kind, Role
 from tests.support.clock import Clock, settle
 from tests.support.fakes import FakeStore
 from tests.support.world import NOW_US, draft
@@ -150,6 +150,23 @@ async def test_cursors_of_a_project_do_not_go_back_either(store: FakeStore, keep
     for _ in range(turns):
         await asyncio.sleep(0)
     assert await keeper.cursors_in(10) == {1: 4}
+    await closing
+
+
+@pytest.mark.parametrize("turns", range(10))
+async def test_where_sites_stand_does_not_go_back_either(store: FakeStore, keeper: Keeper, turns: int) -> None:
+    async with store.transaction() as tx:
+        site = await tx.sites.create(uid="u", name="s", description="", owner_id=1, connected=False, now_us=NOW_US)
+        for project_id in (10, 11):
+            await tx.participants.create(
+                project_id=project_id, site_id=site.id, role=Role.PARTICIPANT, notes="", joined=0, now_us=NOW_US
+            )
+    keeper.acknowledged(site.id, 10, 4)
+    keeper.acknowledged(site.id, 12, 4)
+    closing = asyncio.create_task(keeper.close())
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    assert await keeper.standings([site.id, 404]) == {site.id: {10: 4, 11: None}}
     await closing
 
 

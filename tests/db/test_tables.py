@@ -11,10 +11,11 @@ import asyncpg
 import pytest
 
 from db.connect import Connection, Database
-from relay.core.model import Draft, Entry, Kind, Role, Site, Token
+from relay.core.model import Draft, Entry, Holder, Kind, Role, Site, Token
 from relay.core.policy import Policy, Standing, Stragglers
 from relay.core.ports import AlreadyThere
 from relay.core.run_states import Status
+from relay.core.together import MOST
 from tests.support.postgres import Postgres
 from tests.support.world import NOW_US, Team, World, draft
 
@@ -102,6 +103,22 @@ async def test_tokens_are_found_by_digest_and_told_apart(world: World) -> None:
         assert await tx.tokens.invalid_among(ids, NOW_US + 9) == {revoked[0].id, ODD}
         assert await tx.tokens.invalid_among(ids, NOW_US + 10) == {expiring[0].id, revoked[0].id, ODD}
         assert await tx.tokens.invalid_among([], NOW_US) == set()
+
+
+async def test_the_holders_of_many_tokens_are_found_at_once(world: World) -> None:
+    good_site, disabled_site = await world.site(), await world.site()
+    good, disabled = token_of(good_site, expires_us=NOW_US + 10), token_of(disabled_site)
+    async with world.store.transaction() as tx:
+        for token, digest in (good, disabled):
+            await tx.tokens.create(token, digest)
+        await tx.users.set_active(disabled_site.owner_id, active=False)
+        await tx.tokens.revoke(disabled[0].id, NOW_US + 1)
+        found = await tx.tokens.holders([good[1], b"\0" * 32, disabled[1]])
+        assert found == {
+            good[1]: Holder(token=good[0], site=good_site, is_active=True),
+            disabled[1]: Holder(token=replace(disabled[0], revoked_us=NOW_US + 1), site=disabled_site, is_active=False),
+        }
+        assert await tx.tokens.holders([hashlib.sha256(b"%d" % n).digest() for n in range(MOST)]) == {}
 
 
 async def test_keys_are_put_by_name_and_replaced(world: World) -> None:
@@ -234,6 +251,17 @@ async def test_cursors_never_go_back(world: World) -> None:
         assert await tx.cursors.of_site(site.id) == {one: 5, two: 8}
         assert await tx.cursors.of_site(other.id) == {one: 1}
         assert await tx.cursors.of_site(404) == {}
+
+
+async def test_where_many_sites_stand_is_read_at_once(world: World) -> None:
+    leads, joins, alone = [await world.site() for _ in range(3)]
+    both, own = (await world.project(leads, [joins])).project.id, (await world.project(joins)).project.id
+    async with world.store.transaction() as tx:
+        await tx.cursors.advance({(joins.id, both): 7, (leads.id, own): 1}, NOW_US)
+        assert await tx.participants.standings([leads.id, alone.id, 404, joins.id]) == {
+            leads.id: {both: None},
+            joins.id: {both: 7, own: None},
+        }
 
 
 async def test_a_cursor_of_what_was_deleted_is_passed_over(world: World) -> None:

@@ -197,6 +197,14 @@ class FakeParticipants:
     async def of_site(self, site_id: int) -> list[Participant]:
         return [one for one in self._state.participants.values() if one.site_id == site_id]
 
+    async def standings(self, site_ids: Sequence[int]) -> dict[int, dict[int, int | None]]:
+        standings: dict[int, dict[int, int | None]] = {}
+        for one in self._state.participants.values():
+            if one.site_id in site_ids:
+                acknowledged = self._state.cursors.get((one.site_id, one.project_id))
+                standings.setdefault(one.site_id, {})[one.project_id] = acknowledged
+        return standings
+
     async def of_project(self, project_id: int) -> list[Participant]:
         return [one for one in self._state.participants.values() if one.project_id == project_id]
 
