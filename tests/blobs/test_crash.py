@@ -193,3 +193,23 @@ async def test_what_does_not_move_is_cut_off() -> None:
             stall.set()
             assert (await writing).status_code == 409
             assert await client.offset(unfinished) == 4
+
+
+async def test_killed_while_it_is_finished_it_is_finished_later(own: RelayProcess, client: Client) -> None:
+    project = await _project(client)
+    for delay_s in (0.0, 0.004, 0.012):
+        data = os.urandom(4 * MIB)
+        path = await client.create(len(data), project=project, sha256=sha256(data))
+        assert (await client.patch(path, 0, data[:-1])).status_code == 204
+        last = asyncio.create_task(client.patch(path, len(data) - 1, data[-1:]))
+        await asyncio.sleep(delay_s)  # in the middle of it, mostly
+        await asyncio.to_thread(own.kill)
+        await asyncio.gather(last, return_exceptions=True)
+        await asyncio.to_thread(own.start)
+        offset = await client.offset(path)
+        assert offset in (len(data) - 1, len(data))
+        if offset < len(data):
+            assert (await client.patch(path, offset, data[offset:])).status_code == 204
+        assert (await client.get(path)).content == data
+    checked = await asyncio.to_thread(own.cli, "blobs", "fsck", check=False)
+    assert "LOST" not in checked.stdout
