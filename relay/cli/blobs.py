@@ -8,7 +8,7 @@ import asyncio
 from relay.cli.run import open_store, settings_of
 from relay.core import blob_care
 from relay.core.node import Node
-from relay.web.app import open_files
+from relay.storage import open_files
 
 
 def collect(options: argparse.Namespace) -> int:

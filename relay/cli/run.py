@@ -14,7 +14,6 @@ from dataclasses import fields
 from importlib.util import find_spec
 from typing import Any
 
-import uvloop
 from rich.console import Console
 from rich.table import Column, Table
 
@@ -30,9 +29,8 @@ from relay.core.node import Node
 from relay.core.passwords import hash_now
 from relay.core.ports import StorageUnavailable
 from relay.protocol.errors import ReplyError, invalid
+from relay.storage import SchemaTooOld, open_database
 from relay.telemetry import set_up_logging
-from relay.web.app import SchemaTooOld, open_database
-from relay.web.server import serve as serve_until_stopped
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -99,6 +97,10 @@ async def open_store(options: argparse.Namespace) -> AsyncIterator[Store]:
 
 
 def serve(options: argparse.Namespace) -> int:
+    import uvloop
+
+    from relay.web.server import serve as serve_until_stopped
+
     settings = settings_of(options, host=options.host, port=options.port, migrate=options.migrate)
     set_up_logging(settings.log_level, settings.log_format)
     try:
