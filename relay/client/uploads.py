@@ -32,7 +32,8 @@ log = logging.getLogger(__name__)
 
 BLOBS = "blobs/"
 PIECE_BYTES = 256 * 1024
-LEAST_REQUEST_BYTES = 256 * 1024
+LEAST_REQUEST_BYTES = 64 * 1024
+GROWTH = 8
 WHOLE = "whole"
 _TUS = {"Tus-Resumable": "1.0.0"}
 _STREAM = "application/offset+octet-stream"
@@ -203,7 +204,8 @@ class Upload:
         return upload
 
     async def _fill(self, upload: str, part: Part, offset: int | None, retries: Retries) -> None:
-        """Send what is not there yet.
+        """Send what is not there yet. After a cut the first request is a short one, and those after it grow: the relay
+        may still have been at what came before when it told the offset, and would take none of it.
 
         Args:
             offset: where the upload is; None: the relay is to be asked.
@@ -211,18 +213,20 @@ class Upload:
         Raises:
             _Gone, _Damaged: it has to be begun anew.
         """
-        reached = -1
+        reached, length = -1, self._request_bytes
         while True:
             try:
                 if offset is None:
                     offset = await self._offset(upload)
+                    length = LEAST_REQUEST_BYTES
                 if offset > reached:
                     reached = offset
                     retries.moved()
                 self._progress.at(part.start, min(offset, part.size))
                 if offset >= part.size:
                     return
-                offset = await self._write(upload, part, offset)
+                offset = await self._write(upload, part, offset, length)
+                length *= GROWTH
             except PASSING_ERRORS as error:
                 offset = None
                 if isinstance(error, Refused):
@@ -245,8 +249,8 @@ class Upload:
                     return False
                 await retries.after(error, "an upload cannot be looked at")
 
-    async def _write(self, upload: str, part: Part, offset: int) -> int:
-        length = min(self._request_bytes, part.size - offset)
+    async def _write(self, upload: str, part: Part, offset: int, length: int) -> int:
+        length = min(length, self._request_bytes, part.size - offset)
         headers = {**_TUS, "Content-Type": _STREAM, "Upload-Offset": str(offset), "Content-Length": str(length)}
         async with aclosing(self._pieces(part, offset, offset + length)) as body:
             path = BLOBS + upload

@@ -31,9 +31,10 @@ class Proxy:
 
     Args:
         target_port: where the server listens; it may go and come back.
+        large: its buffers are as the system has them: for bulk, which small ones slow down to a few MiB a second.
     """
 
-    def __init__(self, target_port: int) -> None:
+    def __init__(self, target_port: int, *, large: bool = False) -> None:
         self.port = free_port()
         self.rate: float | None = None
         """Bytes a second that each connection passes from the server to its client; None is as fast as it goes."""
@@ -51,6 +52,7 @@ class Proxy:
         self.connections = 0
         """Connections made so far."""
         self._target_port = target_port
+        self._large = large
         self._flowing = asyncio.Event()
         self._flowing.set()
         self._open: dict[asyncio.Task[None], Link] = {}
@@ -58,8 +60,9 @@ class Proxy:
 
     async def __aenter__(self) -> Self:
         listening = socket.create_server(("127.0.0.1", self.port))
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SMALL_BUFFER)
+        if not self._large:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER)
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SMALL_BUFFER)
         self._server = await asyncio.start_server(self._serve, sock=listening, limit=PIECE)
         return self
 
@@ -141,7 +144,8 @@ class Proxy:
     async def _reach(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         up = socket.socket()
         try:
-            up.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER)
+            if not self._large:
+                up.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER)
             up.setblocking(False)
             await asyncio.get_running_loop().sock_connect(up, ("127.0.0.1", self._target_port))
             return await asyncio.open_connection(sock=up, limit=PIECE)
