@@ -109,6 +109,7 @@ class Api:
                     url = self._elsewhere(response)
                     await stack.aclose()
                     response = await stack.enter_async_context(self._http.stream("GET", url, headers=headers))
+                    _passing(response)
                 body = b"" if response.is_success else await response.aread()
                 yield _good(response, body), _as_it_comes(response)
 
@@ -130,6 +131,12 @@ class Api:
             async with self._http.stream("GET", path, headers=headers) as response:
                 body = b"" if response.is_success else await response.aread()
                 yield _good(response, body), _as_it_comes(response)
+
+
+def _passing(response: httpx.Response) -> None:
+    """Raises `Refused`, as what passes: a bucket that is down, or that takes a URL of a while ago no more."""
+    if response.status_code in (403, 408, 429) or response.is_server_error:
+        raise Refused(503, f"where the relay sends downloads to, the answer was HTTP {response.status_code}")
 
 
 async def _as_it_comes(response: httpx.Response) -> AsyncIterator[bytes]:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
 
 import httpx
 import obstore
 import pytest
 from obstore.store import S3Store
 
+from relay.client import Corrupted, Site
 from tests.blobs.tus import Client, reference, sha256
 from tests.conformance.own import ACCOUNT
 from tests.conformance.realm import Realm, Team
@@ -144,6 +148,34 @@ async def test_a_blob_goes_to_the_bucket_and_comes_from_it(
     etag = head.headers["ETag"]
     assert (await client.get(path, Range="bytes=0-3", If_Range=etag)).content == DATA[:4]
     assert SECRET not in own.log
+
+
+async def test_the_client_library_goes_where_it_is_sent(
+    own: RelayProcess, team: Team, bucket: Bucket, tmp_path: Path
+) -> None:
+    """Without its credentials; and it goes on from where it was, and looks at what it gets."""
+    data = os.urandom(3 * 2**20)
+    options: dict[str, Any] = {"user": ACCOUNT.name, "password": ACCOUNT.password, "proxy": False}
+    async with (
+        Site(own.url, uid=team.coordinator.uid, **options) as co,
+        Site(own.url, uid=team.participant.uid, **options) as one,
+    ):
+        await co.send_update(team.project, data)
+        assert bucket.get(data) == data
+        (event,) = await one.history(team.project, kind="update")
+        async with event.open() as stream:
+            assert await stream.read() == data
+
+        def stop(_done: int, _total: int) -> None:
+            saving.cancel()
+
+        saving = asyncio.create_task(event.save(tmp_path / "model", on_progress=stop))
+        with contextlib.suppress(asyncio.CancelledError):
+            await saving
+        assert (await event.save(tmp_path / "model")).read_bytes() == data
+        await asyncio.to_thread(bucket.damage, data)
+        with pytest.raises(Corrupted):
+            await event.save(tmp_path / "model")
 
 
 async def test_a_polling_site_uploads_to_the_bucket_too(realm: Realm, team: Team, bucket: Bucket) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import random
 import shutil
 import ssl
 import subprocess
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import httpx
 import pytest
 
 from relay.client import Limits, ProxyRefused, Site
+from relay.client.site import TransportName
 from tests.client.test_relay import PASSWORD, TASKS, TIMEOUT_S, USER, first, user_on
 from tests.proxies.programs import HOLD_BACK, UPGRADE, Program
 from tests.support.relay import RelayProcess
@@ -151,6 +154,42 @@ async def idle_through(port: int, uid: str, project: int) -> httpx.Response:
         return await http.get(path, params=params, headers=headers)
 
 
+@pytest.mark.parametrize("rung", ["websocket", "sse", "poll"])
+async def test_payloads_get_through_what_takes_no_long_bodies(
+    relay: RelayProcess, tmp_path: Path, rung: TransportName
+) -> None:
+    """nginx, which takes 300 KiB, hears a request to its end before it passes it on, and is ended in the middle."""
+    data = random.Random(1).randbytes(20_000_000)
+    limits = replace(STAY, inline_bytes=10_000, part_bytes=4_000_000)
+    location = f"client_max_body_size 300k; {UPGRADE}"
+    with Program("nginx", target=relay.port, listen="", location=location) as nginx:
+        uid = await register(relay)
+        async with (
+            coordinator(relay) as (co, name, project),
+            site_at(nginx.port, uid, transports=[rung], limits=limits) as pa,
+        ):
+            await pa.projects.join(name)
+            half = asyncio.Event()
+
+            def on_progress(done: int, total: int) -> None:
+                if done > total // 2:
+                    half.set()
+
+            sending = asyncio.create_task(pa.send_update(project, data, on_progress=on_progress))
+            await half.wait()
+            await asyncio.to_thread(nginx.restart)
+            await sending
+            (event,) = await co.history(project, kind="update")
+            assert (await event.save(tmp_path / "up")).read_bytes() == data
+            sent = await co.send_update(project, data)
+            event = await first(pa, lambda one: one.offset == sent.offset)
+            half.clear()
+            saving = asyncio.create_task(event.save(tmp_path / "down", on_progress=on_progress))
+            await half.wait()
+            await asyncio.to_thread(nginx.restart)
+            assert (await saving).read_bytes() == data
+
+
 @pytest.fixture
 def tls(tmp_path: Path) -> tuple[ssl.SSLContext, str]:
     """What a site trusts, and what nginx needs to be trusted."""
@@ -210,6 +249,10 @@ async def test_out_of_a_hospital_through_a_proxy_that_wants_a_password(
                     await site.projects.join(name)
                     sent = await co.publish(project, "command", data=rung)
                     assert (await first(site, lambda event: event.kind == "command")).offset == sent.offset
+                    large = await site.send_update(project, bytes(2 * 2**20))
+                    update = await first(co, lambda event: event.offset == large.offset)  # noqa: B023
+                    async with update.open() as stream:
+                        assert await stream.read() == bytes(2 * 2**20)
                     shown.append(f"{site!r} {vars(site)!r} {vars(site._session)!r}")
         tunnels = [line for line in squid.said.splitlines() if f"CONNECT 127.0.0.1:{nginx.port} anna" in line]
         assert len(tunnels) >= 3
