@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from db.connect import Row
+from relay.core.audit_chain import Record
 from relay.core.model import (
     Blob,
     BlobRef,
@@ -44,6 +45,21 @@ def user(row: Row) -> User:
         is_operator=bool(row["is_operator"]),
         is_active=bool(row["is_active"]),
         created_us=row["created_us"],
+    )
+
+
+def audit_record(row: Row) -> Record:
+    details = row["details"]
+    return Record(
+        seq=row["seq"],
+        at_us=row["at_us"],
+        actor=row["actor"],
+        action=row["action"],
+        target=row["target"],
+        result=row["result"],
+        origin=row["origin"],
+        details={} if details == "{}" else json.loads(details),
+        hash=row["hash"],
     )
 
 

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from functools import cached_property
 
 from db.accounts import Groups, Keys, Sites, Tokens, Users
+from db.audit import Audit
 from db.blobs import Blobs
 from db.connect import Connection, Database
 from db.cursors import Cursors, Progress
@@ -90,6 +91,10 @@ class Tx:
     @cached_property
     def groups(self) -> Groups:
         return Groups(self._db)
+
+    @cached_property
+    def audit(self) -> Audit:
+        return Audit(self._db)
 
 
 class Store:

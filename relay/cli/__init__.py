@@ -60,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_sites(commands, storage)
     _add_journals(commands, storage)
     _add_blobs(commands, storage)
+    _add_audit(commands, storage)
     _add_others(commands, storage)
     return parser
 
@@ -187,6 +188,30 @@ def _add_journals(commands: Any, storage: argparse.ArgumentParser) -> None:
     keep.add_argument("project", metavar="PROJECT", type=int, help="the project's id")
     keep.add_argument("--age", metavar="TIME", default="default", help="such as 30d; or all; default: the settings'")
     keep.add_argument("--size", metavar="BYTES", default="default", help="such as 2G; or all; default: the settings'")
+
+
+def _add_audit(commands: Any, storage: argparse.ArgumentParser) -> None:
+    audit = commands.add_parser("audit", help="the audit record: who did what, when and from where")
+    actions = audit.add_subparsers(required=True, metavar="ACTION")
+    tail = _add(actions, "tail", "audits.tail", "show the newest entries, the last one at the end", [storage])
+    tail.add_argument("--follow", action="store_true", help="go on with those that come, until Ctrl-C")
+    tail.add_argument("--lines", metavar="N", type=int, default=20, help="how many (default: 20)")
+    export = _add(
+        actions, "export", "audits.export", "write entries to standard output, one JSON object a line", [storage]
+    )
+    export.add_argument(
+        "--since", metavar="TIME", help="such as 2026-01-31, 2026-01-31T08:00:00Z, or 90d for back then"
+    )
+    verify = _add(
+        actions, "verify", "audits.verify", "check that no entry was edited, removed or moved; 1 if one was", [storage]
+    )
+    verify.add_argument(
+        "--anchor",
+        metavar="SEQ:HASH",
+        action="append",
+        default=[],
+        help="an entry's number and hash, known from elsewhere (`audit_head` in /health); may be repeated",
+    )
 
 
 def _add_others(commands: Any, storage: argparse.ArgumentParser) -> None:

@@ -24,6 +24,7 @@ from relay import __version__, config
 from relay.bus.postgres import NOTIFY
 from relay.config import BadSetting, Settings
 from relay.core import accounts
+from relay.core.audit import SOURCE, Source
 from relay.core.model import rfc3339
 from relay.core.node import Node
 from relay.core.passwords import hash_now
@@ -37,6 +38,7 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 def guarded(command: Callable[[argparse.Namespace], int], options: argparse.Namespace) -> int:
     """Run a command. An error that people can act on is told in words; any other is a bug, and shown whole."""
+    SOURCE.set(Source(origin="local", actor=f"shell:{_operating_user()}"))
     try:
         return command(options)
     except KeyboardInterrupt:
@@ -51,6 +53,13 @@ def guarded(command: Callable[[argparse.Namespace], int], options: argparse.Name
         return fail(error.message)
     except OSError as error:
         return fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
+
+
+def _operating_user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # none that has a name: in a container, say
+        return str(os.getuid()) if hasattr(os, "getuid") else ""
 
 
 def fail(what: str, hint: str = "") -> int:
@@ -196,7 +205,7 @@ def _password(no_input: bool, variable: str) -> str:
 def disable_user(options: argparse.Namespace) -> int:
     async def run() -> int:
         async with open_store(options) as store:
-            await accounts.set_active(store, options.username, active=False)
+            await accounts.set_active(store, options.username, active=False, now_us=Node.now_us())
         print(f"disabled {options.username}; its sites' sessions are being closed")
         return 0
 

@@ -23,9 +23,16 @@ class Principal:
     sites: frozenset[int]
     is_operator: bool = False
     name: str = ""
+    site_uid: str = ""
+    """Of the site, for a principal that is one."""
 
     def acts_for(self, site_id: int) -> bool:
         return self.is_operator or site_id in self.sites
+
+    @property
+    def actor(self) -> str:
+        """Its name in the audit record."""
+        return f"site:{self.site_uid}" if self.site_uid else f"user:{self.name}"
 
     @property
     def viewer(self) -> int | None:

@@ -10,6 +10,8 @@ import hashlib
 import secrets
 import uuid
 
+from relay.core import audit
+from relay.core.audit_chain import Deed
 from relay.core.model import Site, Token, User
 from relay.core.passwords import MAX_BYTES, MIN_LENGTH
 from relay.core.ports import AlreadyThere, Store
@@ -52,13 +54,16 @@ async def create_user(
     check_username(username)
     try:
         async with store.transaction() as tx:
-            return await tx.users.create(
+            user = await tx.users.create(
                 username=username,
                 email=email,
                 password_hash=password_hash,
                 is_operator=is_operator,
                 now_us=now_us,
             )
+            role = "operator" if is_operator else "user"
+            await audit.record(tx, now_us, Deed.USER_CREATE, None, f"user:{username}", role=role)
+            return user
     except AlreadyThere:
         raise ReplyError(ErrorCode.EXISTS, f"a user {username!r} exists") from None
 
@@ -81,9 +86,11 @@ async def create_site(store: Store, *, owner: str, uid: str | None, name: str, d
             user = await tx.users.by_name(owner)
             if user is None:
                 raise invalid(owner=f"there is no user {owner!r}; make one with `starfish-relay user create {owner}`")
-            return await tx.sites.create(
+            site = await tx.sites.create(
                 uid=uid, name=name, description=description, owner_id=user.id, connected=False, now_us=now_us
             )
+            await audit.record(tx, now_us, Deed.SITE_CREATE, None, f"site:{uid}", owner=owner)
+            return site
     except AlreadyThere:
         raise ReplyError(ErrorCode.EXISTS, f"a site of the name {name!r} or the uid {uid} exists") from None
 
@@ -110,6 +117,9 @@ async def create_token(
             revoked_us=None,
         )
         await tx.tokens.create(token, digest_of(secret))
+        await audit.record(
+            tx, now_us, Deed.TOKEN_CREATE, None, f"site:{site.uid}", token=token.id, expires_us=expires_us
+        )
     return token, secret
 
 
@@ -135,10 +145,14 @@ async def revoke_token(store: Store, token_or_id: str, now_us: int) -> bool:
     """Revoke a token, named by itself or by its id. False if there is none such that is still good."""
     async with store.transaction() as tx:
         known = await tx.tokens.by_digest(digest_of(token_or_id))
-        return await tx.tokens.revoke(known.id if known is not None else token_or_id, now_us)
+        token_id = known.id if known is not None else token_or_id
+        done = await tx.tokens.revoke(token_id, now_us)
+        if done:  # else it is no id, and may be a secret
+            await audit.record(tx, now_us, Deed.TOKEN_REVOKE, None, f"token:{token_id}")
+        return done
 
 
-async def set_active(store: Store, username: str, *, active: bool) -> None:
+async def set_active(store: Store, username: str, *, active: bool, now_us: int) -> None:
     """Enable or disable a user. The sessions of a disabled one's sites are closed.
 
     Raises:
@@ -149,3 +163,5 @@ async def set_active(store: Store, username: str, *, active: bool) -> None:
         if user is None:
             raise invalid(username=f"there is no user {username!r}")
         await tx.users.set_active(user.id, active)
+        deed = Deed.USER_ENABLE if active else Deed.USER_DISABLE
+        await audit.record(tx, now_us, deed, None, f"user:{username}")

@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from relay.core import blobs
+from relay.core.access import Principal
+from relay.core.audit import RELAY
 from relay.core.blobs import BlobLimits
 from relay.core.model import Blob, Content
 from relay.core.node import Node
@@ -406,9 +408,9 @@ class Uploads:
             )
             return await tx.blobs.get(blob.id)
 
-    async def drop(self, upload: Upload, why: ReplyError) -> None:
+    async def drop(self, upload: Upload, why: ReplyError, by: Principal | str = RELAY) -> None:
         """End an upload that is not complete. Who reads along is told."""
-        await blobs.withdraw(self.node, upload.blob)
+        await blobs.withdraw(self.node, by, upload.blob)
         upload.end(why)
         await asyncio.to_thread(upload.staged.discard)
 

@@ -14,6 +14,7 @@ import msgspec
 
 from relay.core import access
 from relay.core.access import Principal
+from relay.core.audit_chain import Deed
 from relay.core.hub import Hub, Member
 from relay.core.model import Blob, Draft, Entry, Participant, Role
 from relay.core.node import Node
@@ -21,6 +22,7 @@ from relay.core.ports import StorageFull, Tx
 from relay.protocol.errors import ErrorCode, ReplyError, forbidden, invalid, unknown_blob, unknown_project, unknown_run
 from relay.protocol.position import MAX_OFFSET
 
+_READ_AGAIN_S = 60.0
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 
 
@@ -66,7 +68,9 @@ async def declare(node: Node, principal: Principal, blob: Blob, limits: BlobLimi
     assert site_id is not None
     now_us = node.now_us()
     blob = replace(blob, id=str(uuid.uuid4()), created_us=now_us, expires_us=expiry(limits, now_us))
-    async with node.store.transaction() as tx:
+    async with node.change() as change:
+        tx = change.tx
+        change.note(Deed.BLOB_CREATE, principal, f"blob:{blob.id}", project=blob.project_id, bytes=blob.size)
         if blob.project_id is not None:
             member = await _member(tx, blob.project_id, site_id)
             if member is None or not principal.acts_for(site_id):
@@ -163,13 +167,15 @@ async def own(node: Node, principal: Principal, site_id: int, blob_id: str) -> B
     return blob
 
 
-async def withdraw(node: Node, blob: Blob) -> None:
+async def withdraw(node: Node, by: Principal | str, blob: Blob) -> None:
     """Delete a blob. What events refer to stays, once it is complete.
 
     Raises:
         ReplyError: `conflict`.
     """
-    async with node.store.transaction() as tx:
+    async with node.change() as change:
+        tx = change.tx
+        change.note(Deed.BLOB_DELETE, by, f"blob:{blob.id}", project=blob.project_id)
         await tx.blobs.hold([blob.id])
         now = await tx.blobs.get(blob.id)
         if now is not None and now.is_complete and await tx.blobs.refs(blob.id):
@@ -198,6 +204,13 @@ async def readable(node: Node, principal: Principal, site_id: int, blob_id: str)
     if blob.expires_us is not None and blob.expires_us <= node.now_us():
         raise Expired
     return blob
+
+
+def note_read(node: Node, principal: Principal, blob: Blob, way: str) -> None:
+    """Record a download. One in many ranges is one, as far as they are asked for within a minute of each other."""
+    node.audit.once_in(
+        _READ_AGAIN_S, Deed.BLOB_READ, principal, f"blob:{blob.id}", project=blob.project_id, bytes=blob.size, way=way
+    )
 
 
 async def _may_read(tx: Tx, blob: Blob, site_id: int) -> bool:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 
 from relay.core import access, runs
 from relay.core.access import Principal
+from relay.core.audit_chain import Deed
 from relay.core.model import Blob, Content, File, JsonObject, Kind, NewFile, Role, Run
 from relay.core.node import Change, Node, own_event
 from relay.core.ports import Incoming
@@ -66,6 +67,9 @@ async def add(
     contents = [await asyncio.to_thread(one.incoming.keep) for one in arrived]
     async with node.change(*await runs.project_of(node, run_id)) as change:
         run, members = await runs.see(change, principal, run_id)
+        change.note(
+            Deed.FILE_WRITE, principal, f"run:{run_id}", files=len(arrived), bytes=sum(one.size for one in contents)
+        )
         access.require_own_run(principal, run.site_id, members)
         batch = await change.tx.runs.of_batch(run.project_id, run.batch)
         taken = await change.tx.files.names([one.id for one in batch])
@@ -195,6 +199,12 @@ def _tell(change: Change, run: Run, file: NewFile) -> None:
 
 def _as_number(said: str) -> int | str:
     return int(said) if said.isdigit() else said
+
+
+def note_read(node: Node, principal: Principal, run_id: int, found: Sequence[File]) -> None:
+    """Record a download of files."""
+    total = sum(file.size for file in found)
+    node.audit.later(Deed.FILE_READ, principal, f"run:{run_id}", type=found[0].type, files=len(found), bytes=total)
 
 
 async def find(

@@ -19,7 +19,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from relay import metrics
-from relay.core import access, frames
+from relay.core import access, audit, frames
+from relay.core.access import Principal
+from relay.core.audit_chain import Deed, Note
 from relay.core.credentials import Credentials
 from relay.core.deadlines import Deadlines
 from relay.core.hub import Hub, Member, TailLimits
@@ -34,7 +36,7 @@ from relay.core.session import Session
 from relay.core.shares import Shares
 from relay.core.together import Together
 from relay.core.writer import JournalWriter, WriterLimits
-from relay.protocol.errors import unknown_project
+from relay.protocol.errors import ReplyError, unknown_project
 
 if TYPE_CHECKING:
     from relay.core.reader import Reader
@@ -71,6 +73,7 @@ class Change:
         self.tx = tx
         self.now_us = now_us
         self.entries: dict[int, list[Entry]] = {}
+        self.notes: list[Note] = []
         self._heads = heads
         self._unstored: set[int] = set()
 
@@ -97,11 +100,17 @@ class Change:
         """The project is deleted with this change, and its journal too: what is told is shown, and not stored."""
         self._unstored.add(project_id)
 
+    def note(self, deed: Deed, by: Principal | str | None, target: str = "", **details: str | int | None) -> None:
+        """Record in the audit record what this change does; if it is refused from here on, that it was."""
+        self.notes.append(audit.make(self.now_us, deed, by, target, **details))
+
     async def store(self) -> None:
-        """Append what was told. Called once, at the end of the transaction."""
+        """Append what was told and noted. Called once, at the end of the transaction."""
         for project_id, entries in self.entries.items():
             if project_id not in self._unstored:
                 await self.tx.journal.append(entries)
+        if self.notes:
+            await self.tx.audit.append(self.notes)
 
 
 class Node:
@@ -127,6 +136,7 @@ class Node:
         self.on_presence: list[Callable[[int], None]] = []
         self.on_elsewhere: list[Callable[[], None]] = []
         """Called when another process has changed the database: anything may be different."""
+        self.audit = audit.Recorder(store, self.now_us, self.spawn)
         self.readers: set[Reader] = set()
         """Requests that follow a project: long polls and event streams."""
         self.credentials = Credentials(store, self.now_us, lambda: (self.all_sessions(), self.readers), self.spawn)
@@ -153,6 +163,7 @@ class Node:
     async def stop(self) -> None:
         """Answer what was offered, write what waits, and end all tasks."""
         await self.writer.drain()
+        await self.audit.flush()
         self.deadlines.close()
         for task in list(self._tasks):
             task.cancel()
@@ -183,6 +194,7 @@ class Node:
         Raises:
             ReplyError: `unavailable`; nothing was changed.
         """
+        change: Change | None = None
         try:
             async with self.store.transaction() as tx:
                 held = await tx.journal.lock(project_ids) if project_ids else {}
@@ -191,6 +203,10 @@ class Node:
                 await change.store()
         except (StorageUnavailable, asyncio.CancelledError):
             self.doubt(project_ids)
+            raise
+        except ReplyError as error:
+            if change is not None:
+                self.audit.refused(change.notes, error.code)
             raise
         for project_id, entries in change.entries.items():
             self.committed(project_id, entries)

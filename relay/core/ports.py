@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
+from relay.core.audit_chain import ChainHead, Note, Record
 from relay.core.model import (
     Aged,
     Blob,
@@ -361,6 +362,17 @@ class Blobs(Protocol):
     async def unfinished_among(self, blob_ids: Sequence[str]) -> set[str]: ...
 
 
+class Audit(Protocol):
+    """The audit record. There is no way to change or remove what is in it."""
+
+    async def head(self) -> ChainHead: ...
+    async def append(self, notes: Sequence[Note]) -> None:
+        """Add entries at the end. Whoever appends next waits until this transaction ends: do it last."""
+
+    async def read(self, after: int, *, limit: int, since_us: int = 0) -> list[Record]:
+        """Entries after a number, in order, of those that are not older than `since_us`."""
+
+
 class Tx(Protocol):
     """One transaction; its parts share it."""
 
@@ -396,6 +408,8 @@ class Tx(Protocol):
     def blobs(self) -> Blobs: ...
     @property
     def groups(self) -> Groups: ...
+    @property
+    def audit(self) -> Audit: ...
 
 
 class Store(Protocol):

@@ -14,6 +14,7 @@ from typing import Any
 
 from relay.core import access, batches
 from relay.core.access import Action, Principal
+from relay.core.audit_chain import Deed
 from relay.core.model import JsonObject, Kind, Participant, Project, Role, Site
 from relay.core.node import Change, Node, own_event
 from relay.core.policy import Reason
@@ -49,6 +50,7 @@ async def create(
             project = await change.tx.projects.create(
                 name=name, description=description, site_id=site_id, tasks=tasks, now_us=change.now_us
             )
+            change.note(Deed.PROJECT_CREATE, principal, f"project:{project.id}", coordinator=site.uid)
             await change.begin_journal(project.id)
             await _add(change, project.id, site, Role.COORDINATOR, "")
     except AlreadyThere:
@@ -80,6 +82,7 @@ async def join(
             site = await change.tx.sites.get(site_id)
             if site is None:
                 raise unknown_site()
+            change.note(Deed.MEMBER_JOIN, principal, f"project:{project.id}", site=site.uid)
             await _require_new(change, project.id, site_id, role)
             participant = await _add(change, project.id, site, Role.PARTICIPANT, notes)
     except AlreadyThere:
@@ -205,11 +208,12 @@ async def remove(node: Node, principal: Principal, participant_id: int) -> None:
                 {"role": "coordinator"},
             )
         reason = "left" if principal.acts_for(leaving.site_id) and not principal.is_operator else "removed"
-        await drop(change, leaving, reason)
+        await drop(change, principal, leaving, reason)
 
 
-async def drop(change: Change, leaving: Participant, reason: str) -> None:
+async def drop(change: Change, principal: Principal, leaving: Participant, reason: str) -> None:
     """End a participation in a change that holds its journal. The batch may be settled without its run."""
+    change.note(Deed.MEMBER_LEAVE, principal, f"project:{leaving.project_id}", site=leaving.site_uid, reason=reason)
     batch = await change.tx.runs.open_batch(leaving.project_id)
     await change.tx.participants.delete(leaving.id)
     _tell_membership(change, leaving, "left", reason)
@@ -244,6 +248,7 @@ async def update(node: Node, principal: Principal, project_id: int, **fields: An
     """
     try:
         async with node.change(project_id) as change:
+            change.note(Deed.PROJECT_UPDATE, principal, f"project:{project_id}", fields=", ".join(sorted(fields)))
             await _require_member(change.tx, principal, Action.CHANGE_PROJECT, project_id)
             project = await change.tx.projects.get(project_id)
             if project is None:
@@ -263,6 +268,7 @@ async def delete(node: Node, principal: Principal, project_id: int) -> None:
         ReplyError: `unknown_project`, `forbidden`.
     """
     async with node.change(project_id) as change:
+        change.note(Deed.PROJECT_DELETE, principal, f"project:{project_id}")
         await _require_member(change.tx, principal, Action.CHANGE_PROJECT, project_id)
         await wipe(change, project_id)
 

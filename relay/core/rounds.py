@@ -12,7 +12,8 @@ import asyncio
 import logging
 from collections.abc import Sequence
 
-from relay.core import batches
+from relay.core import audit, batches
+from relay.core.audit_chain import Deed
 from relay.core.batches import Batch
 from relay.core.model import Entry, Kind, Role
 from relay.core.node import Node
@@ -114,6 +115,13 @@ class Rounds:
                 if decision is None:
                     break
                 log.info("batch %d of project %d: %s", batch.number, project_id, decision.reason)
+                change.note(
+                    Deed.RUNS_POLICY,
+                    audit.RELAY,
+                    f"project:{project_id}",
+                    batch=batch.number,
+                    reason=decision.reason,
+                )
                 await batches.apply(change, batch, decision)
         return batch
 

@@ -17,6 +17,7 @@ from typing import Any
 from relay.core import access, batches, polls
 from relay.core import policy as policies
 from relay.core.access import Action, Principal
+from relay.core.audit_chain import Deed
 from relay.core.batches import Batch
 from relay.core.model import Participant, Run, current_task
 from relay.core.node import Change, Node
@@ -36,6 +37,7 @@ async def start(node: Node, principal: Principal, project_id: int, policy: Polic
             `invalid`, for a mandatory site that is no member.
     """
     async with node.change(project_id) as change:
+        change.note(Deed.RUNS_START, principal, f"project:{project_id}")
         members = await change.tx.participants.of_project(project_id)
         access.require(principal, Action.CONTROL_BATCH, members)
         _require_members(policy, members)
@@ -90,6 +92,8 @@ async def move(
     async with node.change(*await project_of(node, run_id)) as change:
         run, members = await see(change, principal, run_id)
         if update_all:
+            target = f"project:{run.project_id}"
+            change.note(Deed.RUNS_SET_ALL, principal, target, batch=run.batch, status=status.display)
             access.require(principal, Action.CONTROL_BATCH, members)
             batch = await batches.find(change.tx, run.project_id, run.batch, node.presence.is_online)
             if status is Status.RUNNING and polls.repeats_start(batch.runs, change.now_us, dwell_us):
@@ -165,6 +169,7 @@ async def stop(node: Node, principal: Principal, project_id: int, number: int) -
         ReplyError: `unknown_project`, `forbidden`; `unknown_run`, if there is no such batch.
     """
     async with node.change(project_id) as change:
+        change.note(Deed.RUNS_STOP, principal, f"project:{project_id}", batch=number)
         batch = await _control(node, change, principal, project_id, number)
         if batch.is_queued:
             decision = Decision(reason=Reason.STOPPED, after=policies.dequeued(batch.picture))
@@ -180,6 +185,7 @@ async def restart(node: Node, principal: Principal, project_id: int, number: int
             batch is open, or this one is queued.
     """
     async with node.change(project_id) as change:
+        change.note(Deed.RUNS_RESTART, principal, f"project:{project_id}", batch=number)
         batch = await _control(node, change, principal, project_id, number)
         if batch.is_queued:
             raise ReplyError(ErrorCode.CONFLICT, f"batch {number} has not begun", {"batch": number})

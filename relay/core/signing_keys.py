@@ -16,6 +16,8 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
+from relay.core import audit
+from relay.core.audit_chain import Deed
 from relay.core.model import SigningKey, Site
 from relay.core.ports import AlreadyThere, Store, Tx
 from relay.protocol.errors import ErrorCode, ReplyError, invalid, unknown_site
@@ -88,6 +90,7 @@ async def add(store: Store, *, site_uid: str, public_key: bytes, label: str, now
                 revoked_us=None,
             )
             await tx.signing_keys.create(key)
+            await audit.record(tx, now_us, Deed.KEY_ADD, None, f"site:{site.uid}", key=key.id)
     except AlreadyThere:
         raise ReplyError(
             ErrorCode.EXISTS, "this key is registered, or was; a site that lost its key makes a new one"
@@ -111,7 +114,10 @@ async def listing(store: Store, site_uid: str | None) -> list[tuple[SigningKey, 
 async def revoke(store: Store, key_id: str, now_us: int) -> bool:
     """Revoke a key by its id. False if there is none such that is still good."""
     async with store.transaction() as tx:
-        return await tx.signing_keys.revoke(key_id, now_us)
+        done = await tx.signing_keys.revoke(key_id, now_us)
+        if done:
+            await audit.record(tx, now_us, Deed.KEY_REVOKE, None, f"key:{key_id}")
+        return done
 
 
 async def _site(tx: Tx, uid: str) -> Site:

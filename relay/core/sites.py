@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from relay.core import access, projects
 from relay.core.access import Action, Principal
+from relay.core.audit_chain import Deed
 from relay.core.model import Role, Site
 from relay.core.node import Node
 from relay.core.ports import AlreadyThere, Tx
@@ -24,7 +25,8 @@ async def register(
         ReplyError: `exists`, with the field that is taken in its details.
     """
     try:
-        async with node.store.transaction() as tx:
+        async with node.change() as change:
+            tx = change.tx
             taken = {}
             if await tx.sites.by_uid(uid) is not None:
                 taken["uid"] = "a site with this uid exists"
@@ -38,8 +40,9 @@ async def register(
                 description=description,
                 owner_id=principal.user_id,
                 connected=connected,
-                now_us=node.now_us(),
+                now_us=change.now_us,
             )
+            change.note(Deed.SITE_CREATE, principal, f"site:{uid}")
     except AlreadyThere:  # another one was faster
         raise ReplyError(ErrorCode.EXISTS, "a site of this uid or name exists", {"name": "taken"}) from None
     if connected:
@@ -57,14 +60,17 @@ async def update(
     """
     access.require_site(principal, site_id)
     try:
-        async with node.store.transaction() as tx:
+        async with node.change() as change:
+            tx = change.tx
             other = None if uid is None else await tx.sites.by_uid(uid)
             if other is not None and other.id != site_id:
                 raise ReplyError(
                     ErrorCode.EXISTS, "a site with this uid exists", {"uid": "a site with this uid exists"}
                 )
-            await tx.sites.update(site_id, name=name, description=description, now_us=node.now_us())
+            await tx.sites.update(site_id, name=name, description=description, now_us=change.now_us)
             site = await tx.sites.get(site_id)
+            if site is not None:
+                change.note(Deed.SITE_UPDATE, principal, f"site:{site.uid}", name=name)
     except AlreadyThere:
         raise ReplyError(
             ErrorCode.EXISTS, "a site of this name exists", {"name": "a site of this name exists"}
@@ -84,12 +90,16 @@ async def delete(node: Node, principal: Principal, site_id: int) -> None:
     async with node.store.snapshot() as tx:
         parts = await tx.participants.of_site(site_id)
     async with node.change(*(part.project_id for part in parts)) as change:
+        site = await change.tx.sites.get(site_id)
+        if site is not None:
+            change.note(Deed.SITE_DELETE, principal, f"site:{site.uid}")
         for part in await change.tx.participants.of_site(site_id):
             if part.role is Role.COORDINATOR:
+                change.note(Deed.PROJECT_DELETE, principal, f"project:{part.project_id}")
                 await projects.wipe(change, part.project_id)
             else:
-                await projects.drop(change, part, "removed")
-        if await change.tx.sites.get(site_id) is None:
+                await projects.drop(change, principal, part, "removed")
+        if site is None:
             raise unknown_site()
         await change.tx.sites.delete(site_id)
     for session in tuple(node.sessions.get(site_id, ())):
@@ -175,8 +185,9 @@ async def put_keys(node: Node, principal: Principal, site_id: int, keys: Mapping
         ReplyError: `unknown_site`.
     """
     access.require_site(principal, site_id)
-    async with node.store.transaction() as tx:
-        await tx.keys.put(site_id, keys)
+    async with node.change() as change:
+        await change.tx.keys.put(site_id, keys)
+        change.note(Deed.SITE_KEYS, principal, names=", ".join(sorted(keys)))
 
 
 async def get_keys(node: Node, principal: Principal, project_id: int) -> dict[str, dict[str, str]]:

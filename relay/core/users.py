@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from relay.core import access, accounts, sites
 from relay.core.access import Principal
+from relay.core.audit_chain import Deed
 from relay.core.model import Group, User
 from relay.core.node import Node
 from relay.core.ports import AlreadyThere, Tx
@@ -52,10 +53,12 @@ async def create(node: Node, principal: Principal, *, username: str, email: str,
     access.require_operator(principal)
     accounts.check_username(username)
     try:
-        async with node.store.transaction() as tx:
+        async with node.change() as change:
+            tx = change.tx
             user = await tx.users.create(
-                username=username, email=email, password_hash=NO_PASSWORD, is_operator=False, now_us=node.now_us()
+                username=username, email=email, password_hash=NO_PASSWORD, is_operator=False, now_us=change.now_us
             )
+            change.note(Deed.USER_CREATE, principal, f"user:{username}", role="user")
             await _set_groups(tx, user.id, groups)
             return await _member(tx, user)
     except AlreadyThere:
@@ -69,7 +72,10 @@ async def update(
     access.require_operator(principal)
     accounts.check_username(username)
     try:
-        async with node.store.transaction() as tx:
+        async with node.change() as change:
+            tx = change.tx
+            before = await _member(tx, await tx.users.get(user_id))
+            change.note(Deed.USER_UPDATE, principal, f"user:{before.user.username}", username=username)
             user = await tx.users.update(user_id, username=username, email=email)
             member = await _member(tx, user)
             await _set_groups(tx, user_id, groups)
@@ -87,15 +93,19 @@ async def delete(node: Node, principal: Principal, user_id: int) -> None:
     access.require_operator(principal)
     if user_id == principal.user_id:
         raise ReplyError(ErrorCode.CONFLICT, "nobody can delete itself; another operator can")
-    async with node.store.transaction() as tx:
-        if await tx.users.get(user_id) is None:
+    async with node.change() as change:
+        tx = change.tx
+        user = await tx.users.get(user_id)
+        if user is None:
             raise _unknown()
+        change.note(Deed.USER_DISABLE, principal, f"user:{user.username}")
         await tx.users.set_active(user_id, False)  # from here on it makes no more sites
         site_ids = await tx.sites.ids_of_owner(user_id)
     for site_id in site_ids:
         await sites.delete(node, principal, site_id)
-    async with node.store.transaction() as tx:
-        await tx.users.delete(user_id)
+    async with node.change() as change:
+        change.note(Deed.USER_DELETE, principal, f"user:{user.username}")
+        await change.tx.users.delete(user_id)
 
 
 async def _member(tx: Tx, user: User | None) -> Member:
@@ -139,8 +149,9 @@ async def create_group(node: Node, principal: Principal, name: str) -> Group:
     """Raises `ReplyError` with `exists` if the name is taken."""
     access.require_operator(principal)
     try:
-        async with node.store.transaction() as tx:
-            return await tx.groups.create(name)
+        async with node.change() as change:
+            change.note(Deed.GROUP_CREATE, principal, f"group:{name}")
+            return await change.tx.groups.create(name)
     except AlreadyThere:
         raise _taken() from None
 
@@ -149,8 +160,10 @@ async def rename_group(node: Node, principal: Principal, group_id: int, name: st
     """Raises as `create_group` and `get_group` do."""
     access.require_operator(principal)
     try:
-        async with node.store.transaction() as tx:
-            group = await tx.groups.rename(group_id, name)
+        async with node.change() as change:
+            group = await change.tx.groups.rename(group_id, name)
+            if group is not None:
+                change.note(Deed.GROUP_UPDATE, principal, f"group:{name}", id=group_id)
     except AlreadyThere:
         raise _taken() from None
     if group is None:
@@ -160,6 +173,7 @@ async def rename_group(node: Node, principal: Principal, group_id: int, name: st
 
 async def delete_group(node: Node, principal: Principal, group_id: int) -> None:
     """Raises as `get_group` does."""
-    await get_group(node, principal, group_id)
-    async with node.store.transaction() as tx:
-        await tx.groups.delete(group_id)
+    group = await get_group(node, principal, group_id)
+    async with node.change() as change:
+        change.note(Deed.GROUP_DELETE, principal, f"group:{group.name}")
+        await change.tx.groups.delete(group_id)

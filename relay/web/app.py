@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.routing import WebSocketRoute
 
@@ -16,6 +17,7 @@ from relay.bus.file import FileBus
 from relay.bus.postgres import PostgresBus
 from relay.config import Settings
 from relay.core.blob_care import Collector
+from relay.core.logins import Logins
 from relay.core.node import Node
 from relay.core.passwords import Passwords
 from relay.core.retention import Trimmer
@@ -29,6 +31,7 @@ from relay.web.calls import CallDoor
 from relay.web.events import KEEP_ALIVE_S, EventDoor
 from relay.web.health import Health
 from relay.web.metrics import MetricsDoor
+from relay.web.origin import FromWhere
 from relay.web.replies import Json, error_response
 from relay.web.socket import SocketDoor
 
@@ -63,7 +66,12 @@ async def running(settings: Settings) -> AsyncIterator[Relay]:
         stack.callback(passwords.close)
         node = Node(Store(database), settings.limits, version=__version__, name=settings.node)
         auth = Authenticator(
-            node.store, passwords, node.now_us, audience=settings.audience, key_session_s=settings.key_session_s
+            node.store,
+            passwords,
+            node.now_us,
+            audience=settings.audience,
+            key_session_s=settings.key_session_s,
+            logins=Logins(node.audit),
         )
         node.on_elsewhere.append(auth.forget)
         await node.start()
@@ -99,6 +107,7 @@ def _relay(node: Node, auth: Authenticator, settings: Settings) -> Relay:
             *blobs.routes(),
             *legacy.routes(node, auth, settings, files),
         ],
+        middleware=[Middleware(FromWhere)],
         exception_handlers={ReplyError: _refused},
     )
     return Relay(node, app, door)

@@ -23,6 +23,7 @@ from starlette.requests import Request
 from relay.core import accounts
 from relay.core.access import Principal
 from relay.core.assertions import DEFAULT_AUDIENCE, DEFAULT_SESSION_S, Assertions, BadAssertion, is_assertion
+from relay.core.logins import Logins
 from relay.core.model import Holder, Site, Token, User
 from relay.core.passwords import Passwords, needs_rehash
 from relay.core.ports import Store
@@ -66,6 +67,7 @@ class Authenticator:
     Args:
         audience: what sites make out their assertions to.
         key_session_s: how long what was begun with an assertion goes on without another.
+        logins: where they are recorded.
     """
 
     def __init__(
@@ -76,9 +78,11 @@ class Authenticator:
         *,
         audience: str = DEFAULT_AUDIENCE,
         key_session_s: float = DEFAULT_SESSION_S,
+        logins: Logins | None = None,
     ) -> None:
         self._store = store
         self._holders = Together(self._look_up, "tokens")
+        self._logins = logins or Logins()
         self._assertions = Assertions(store, audience, now_us)
         self._key_session_s = key_session_s
         self._passwords = passwords
@@ -112,8 +116,13 @@ class Authenticator:
         known = await self._know(verified.user_id)
         if known is None or known.user.password_hash != verified.password_hash or not known.user.is_active:
             self._verified.pop(digest, None)
-            raise BadCredentials("Invalid username/password.")
+            raise self._refused(None if known is None else known.user, "password", "Invalid username/password.")
+        self._logins.succeeded(known.principal, "password")
         return known.principal
+
+    def _refused(self, user: User | None, credential: str, message: str) -> BadCredentials:
+        self._logins.refused(None if user is None else f"user:{user.username}", credential, ErrorCode.UNAUTHENTICATED)
+        return BadCredentials(message)
 
     async def _verify(self, digest: bytes, credentials: str) -> _Verified:
         """Check a pair once, however many requests wait for it."""
@@ -135,7 +144,7 @@ class Authenticator:
             user = await tx.users.by_name(username) if "\0" not in username else None
         good = await self._passwords.verify(password, None if user is None else user.password_hash)
         if user is None or not good or not user.is_active:
-            raise BadCredentials("Invalid username/password.")
+            raise self._refused(user, "password", "Invalid username/password.")
         hashed = user.password_hash
         if needs_rehash(hashed):
             hashed = await self._passwords.hash(password)
@@ -189,8 +198,11 @@ class Authenticator:
         if site is None:
             raise unknown_site()
         if not user.acts_for(site.id) and site.owner_id != user.user_id:
+            self._logins.refused(user.actor, f"site:{site.uid}", ErrorCode.FORBIDDEN)
             raise forbidden("this site belongs to another user")
-        return Identity(site=site, principal=_as_site(site))
+        principal = _as_site(site)
+        self._logins.succeeded(principal, "password")
+        return Identity(site=site, principal=principal)
 
     async def bearer(self, credential: str) -> Identity:
         """The site of a token, or of an assertion that its key has signed. Raises as both do."""
@@ -205,10 +217,12 @@ class Authenticator:
         try:
             key, site = await self._assertions.accept(text)
         except BadAssertion as error:
-            raise BadCredentials(str(error)) from None
+            raise self._refused(None, "key", str(error)) from None
+        principal = _as_site(site)
+        self._logins.succeeded(principal, CREDENTIAL_PREFIX + key.id)
         return Identity(
             site=site,
-            principal=_as_site(site),
+            principal=principal,
             token_id=CREDENTIAL_PREFIX + key.id,
             expires_us=self._now_us() + int(self._key_session_s * 1e6),
         )
@@ -221,9 +235,17 @@ class Authenticator:
         """
         holder = await self._holders.get(accounts.digest_of(secret))
         if holder is None or not holder.is_active or not self._is_good(holder.token):
-            raise BadCredentials("the token is unknown, has expired or was revoked; ask the operator for a new one")
+            raise self._bad_token(holder)
         site, token = holder.site, holder.token
-        return Identity(site=site, principal=_as_site(site), token_id=token.id, expires_us=token.expires_us)
+        principal = _as_site(site)
+        self._logins.succeeded(principal, f"token:{token.id}")
+        return Identity(site=site, principal=principal, token_id=token.id, expires_us=token.expires_us)
+
+    def _bad_token(self, holder: Holder | None) -> BadCredentials:
+        account = None if holder is None else f"site:{holder.site.uid}"
+        credential = "token" if holder is None else f"token:{holder.token.id}"
+        self._logins.refused(account, credential, ErrorCode.UNAUTHENTICATED)
+        return BadCredentials("the token is unknown, has expired or was revoked; ask the operator for a new one")
 
     async def _look_up(self, digests: Sequence[bytes]) -> Mapping[bytes, Holder]:
         async with self._store.snapshot() as tx:
@@ -247,7 +269,7 @@ async def asking(auth: Authenticator, shares: Shares, request: Request) -> Ident
 
 def _as_site(site: Site) -> Principal:
     """Whoever speaks for a site has that site's rights, and no more: an operator too."""
-    return Principal(user_id=site.owner_id, sites=frozenset({site.id}), name=site.name)
+    return Principal(user_id=site.owner_id, sites=frozenset({site.id}), name=site.name, site_uid=site.uid)
 
 
 def basic_credentials(authorization: str | None) -> str:

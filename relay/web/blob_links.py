@@ -57,7 +57,7 @@ class Links:
             gone = site is None or await tx.sites.unusable_among([site.id])
         if site is None or gone:
             raise _refused("the link's site is gone")
-        principal = Principal(user_id=site.owner_id, sites=frozenset({site.id}), name=site.name)
+        principal = Principal(user_id=site.owner_id, sites=frozenset({site.id}), name=site.name, site_uid=site.uid)
         return Identity(site=site, principal=principal)
 
     def _sign(self, blob_id: str, uid: str, expires: str) -> str:

@@ -25,6 +25,8 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from relay.core import blobs
+from relay.core.access import Principal
+from relay.core.audit_chain import Deed
 from relay.core.blob_uploads import Checksum, ChecksumMismatch, Upload, Uploads
 from relay.core.model import Blob, rfc3339
 from relay.core.node import Node
@@ -155,7 +157,7 @@ class BlobDoor:
         if "tus-resumable" not in request.headers:
             return await self.download(request)
         tus.require_version(request.headers)
-        blob = await self._readable(request)
+        _, blob = await self._readable(request)
         offset = blob.size or 0
         if not blob.is_complete:
             async with self.uploads.use(blob) as upload:
@@ -175,7 +177,7 @@ class BlobDoor:
 
     async def write(self, request: Request) -> Response:
         tus.require_version(request.headers)
-        blob = await self._own(request)
+        _, blob = await self._own(request)
         if _content_type(request) != tus.OFFSET_STREAM:
             error = invalid(**{"Content-Type": f"expected {tus.OFFSET_STREAM}"})
             raise tus.BadMediaType(error.code, error.message, error.details)
@@ -218,19 +220,22 @@ class BlobDoor:
 
     async def terminate(self, request: Request) -> Response:
         tus.require_version(request.headers)
-        blob = await self._own(request)
+        principal, blob = await self._own(request)
         if not blob.is_complete:
             async with self.uploads.use(blob) as upload, upload.turn(None):
                 if upload.ended is None:
-                    await self.uploads.drop(upload, unknown_blob())
+                    await self.uploads.drop(upload, unknown_blob(), principal)
                     return Response(status_code=204)
-        await blobs.withdraw(self._node, blob)
+        await blobs.withdraw(self._node, principal, blob)
         return Response(status_code=204)
 
     # --- downloading
 
     async def download(self, request: Request) -> Response:
-        blob = await self._readable(request)
+        principal, blob = await self._readable(request)
+        if request.method == "GET":
+            by = "link" if "signature" in request.query_params else "credentials"
+            blobs.note_read(self._node, principal, blob, by)
         return await blob_reads.respond(request, self.uploads, blob, patience_s=self._patience_s, wait_s=WAIT_S)
 
     async def link(self, request: Request) -> Response:
@@ -243,6 +248,7 @@ class BlobDoor:
             raise invalid(body=str(error)) from None
         if not 1 <= wish.expires_in <= MAX_S:
             raise invalid(expires_in=f"1 to {MAX_S} seconds")
+        self._node.audit.later(Deed.BLOB_LINK, identity.principal, f"blob:{blob.id}", lasts_s=wish.expires_in)
         until_s = self._node.now_us() // 1_000_000 + wish.expires_in
         query = await asyncio.to_thread(self._links.query, blob.id, identity.site, until_s)
         url = f"{_url(request, blob)}?{query}"
@@ -256,17 +262,19 @@ class BlobDoor:
         self._node.shares.admit(identity.site, 0, asyncio.get_running_loop().time())
         return identity
 
-    async def _readable(self, request: Request) -> Blob:
+    async def _readable(self, request: Request) -> tuple[Principal, Blob]:
         blob_id = request.path_params["blob"]
         if "signature" in request.query_params and request.method in ("GET", "HEAD"):
             identity = await self._links.site(blob_id, request.query_params)
         else:
             identity = await self._site(request)
-        return await blobs.readable(self._node, identity.principal, identity.site.id, blob_id)
+        blob = await blobs.readable(self._node, identity.principal, identity.site.id, blob_id)
+        return identity.principal, blob
 
-    async def _own(self, request: Request) -> Blob:
+    async def _own(self, request: Request) -> tuple[Principal, Blob]:
         identity = await self._site(request)
-        return await blobs.own(self._node, identity.principal, identity.site.id, request.path_params["blob"])
+        blob = await blobs.own(self._node, identity.principal, identity.site.id, request.path_params["blob"])
+        return identity.principal, blob
 
 
 def _url(request: Request, blob: Blob) -> str:

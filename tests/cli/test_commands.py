@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -184,3 +185,37 @@ def test_what_cannot_be_is_said_before_the_database_is_asked(
     assert (done.returncode, done.stdout) == (1, "")
     assert says in done.stderr
     assert not list(shell.data_dir.iterdir())
+
+
+def test_what_the_command_line_does_is_in_the_audit_record(shell: RelayProcess) -> None:
+    assert shell.cli("audit", "verify").stdout.startswith("0 entries")
+    shell.cli("user", "create", "anna", "--no-input", env=PASSWORD)
+    uid = shell.cli("site", "create", "--owner", "anna", "--name", "A").stdout.strip()
+    token = shell.cli("token", "create", "--site", uid).stdout.strip()
+    shell.cli("token", "revoke", token)
+    shell.cli("user", "disable", "anna")
+    lines = shell.cli("audit", "tail", "--lines", "4").stdout.splitlines()
+    assert [line.split()[4] for line in lines] == ["site.create", "token.create", "token.revoke", "user.disable"]
+    assert all(line.split()[3].startswith("shell:") for line in lines)
+    assert token not in "".join(lines)
+    exported = shell.cli("audit", "export", "--since", "1h").stdout.splitlines()
+    assert [json.loads(line)["seq"] for line in exported] == [1, 2, 3, 4, 5]
+    assert shell.cli("audit", "export", "--since", "2999-01-01").stdout == ""
+    last = json.loads(exported[-1])
+    assert shell.cli("audit", "verify", "--anchor", f"5:{last['hash']}").stdout.startswith("5 entries")
+    cut = shell.cli("audit", "verify", "--anchor", f"6:{last['hash']}", check=False)
+    assert (cut.returncode, "an anchor names entry 6" in cut.stderr) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["audit", "verify", "--anchor", "6"], "an entry's number, a colon and its hash"),
+        (["audit", "export", "--since", "yesterday"], "a date"),
+        (["audit", "tail", "--lines", "-1"], "0 to 100000"),
+    ],
+)
+def test_audit_commands_say_what_they_expect(shell: RelayProcess, arguments: list[str], says: str) -> None:
+    done = shell.cli(*arguments, check=False)
+    assert done.returncode == 1
+    assert says in done.stderr

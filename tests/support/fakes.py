@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
+from relay.core.audit_chain import GENESIS, ChainHead, Note, Record, follow
 from relay.core.model import Draft, Entry, Participant, Project, Role, Site, User
 from relay.core.ports import AlreadyThere, StorageUnavailable, Store
 from relay.protocol.position import JournalBounds
@@ -34,6 +35,7 @@ class State:
     sites: dict[int, Site] = field(default_factory=dict)
     projects: dict[int, Project] = field(default_factory=dict)
     participants: dict[int, Participant] = field(default_factory=dict)
+    audit: dict[int, Record] = field(default_factory=dict)
 
     def copy(self) -> State:
         return replace(self, **{name: dict(value) for name, value in vars(self).items()})
@@ -128,6 +130,22 @@ class FakeProgress:
             self._state.progress[entry.draft.run, entry.draft.sender_id] = entry
 
 
+class FakeAudit:
+    def __init__(self, state: State) -> None:
+        self._records = state.audit
+
+    async def head(self) -> ChainHead:
+        last = self._records.get(len(self._records))
+        return GENESIS if last is None else ChainHead(seq=last.seq, hash=last.hash)
+
+    async def append(self, notes: Sequence[Note]) -> None:
+        self._records.update({record.seq: record for record in follow(await self.head(), notes)})
+
+    async def read(self, after: int, *, limit: int, since_us: int = 0) -> list[Record]:
+        wanted = [one for one in self._records.values() if one.seq > after and one.at_us >= since_us]
+        return wanted[:limit]
+
+
 class FakeUsers:
     async def create(self, *, username: str, email: str, password_hash: str, is_operator: bool, now_us: int) -> User:
         return User(
@@ -218,6 +236,7 @@ class FakeTx:
         self.sites = FakeSites(state)
         self.projects = FakeProjects(state)
         self.participants = FakeParticipants(state)
+        self.audit = FakeAudit(state)
 
 
 class FakeStore:

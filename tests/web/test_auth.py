@@ -84,7 +84,7 @@ async def test_a_changed_password_ends_what_was_remembered(auth: Authenticator, 
 async def test_a_disabled_user_is_refused_even_while_remembered(auth: Authenticator, store: Store, anna: User) -> None:
     header = basic("anna", "a good password")
     await auth.user(header)
-    await accounts.set_active(store, "anna", active=False)
+    await accounts.set_active(store, "anna", active=False, now_us=NOW_US)
     auth.forget()
     with pytest.raises(BadCredentials):
         await auth.user(header)

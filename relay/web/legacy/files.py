@@ -86,6 +86,7 @@ async def download(asked: Asked) -> Response:
     found += [file for file in published if file.name not in names]
     if not found:
         raise Refused(404, f"No files of {type_} found")
+    files.note_read(asked.node, asked.principal, run_id, found)
     return _zip(asked.door.files, type_, found)
 
 

@@ -1,0 +1,132 @@
+"""What the commands of `audit` do."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import re
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import asdict
+from datetime import UTC, datetime
+
+from relay.cli.run import fail, open_store, seconds
+from relay.core.audit_chain import ChainBroken, Record, Verifier
+from relay.core.model import rfc3339
+from relay.core.node import Node
+from relay.core.ports import Store
+from relay.protocol.errors import invalid
+
+PAGE = 5_000
+FOLLOW_S = 1.0
+_ANCHOR = re.compile(r"([1-9]\d{0,17}):([0-9a-f]{64})")
+
+
+def tail(options: argparse.Namespace) -> int:
+    if not 0 <= options.lines <= 100_000:
+        raise invalid(lines=f"0 to 100000, got {options.lines}")
+
+    async def run() -> int:
+        async with open_store(options) as store:
+            async with store.snapshot() as tx:
+                after = max(0, (await tx.audit.head()).seq - options.lines)
+            while True:
+                async for page in _pages(store, after):
+                    print("\n".join(_line(record) for record in page), flush=True)
+                    after = page[-1].seq
+                if not options.follow:
+                    return 0
+                await asyncio.sleep(FOLLOW_S)
+
+    return asyncio.run(run())
+
+
+def export(options: argparse.Namespace) -> int:
+    since_us = 0 if options.since is None else _time(options.since, Node.now_us())
+
+    async def run() -> int:
+        async with open_store(options) as store:
+            async for page in _pages(store, 0, since_us):
+                sys.stdout.writelines(
+                    json.dumps(asdict(record), ensure_ascii=False, sort_keys=True) + "\n" for record in page
+                )
+        return 0
+
+    return asyncio.run(run())
+
+
+def verify(options: argparse.Namespace) -> int:
+    verifier = Verifier(dict(_anchor(given) for given in options.anchor))
+
+    async def run() -> int:
+        async with open_store(options) as store:
+            await check(store, verifier)
+        print(f"{verifier.head.seq} entries, none edited, removed or moved; the last is {verifier.head}")
+        return 0
+
+    try:
+        return asyncio.run(run())
+    except ChainBroken as broken:
+        return fail(str(broken))
+
+
+async def check(store: Store, verifier: Verifier) -> None:
+    """Go along the whole record, hashing beside the event loop.
+
+    Raises:
+        ChainBroken: it is not what was recorded.
+    """
+    async with store.snapshot() as tx:
+        stored = await tx.audit.head()
+        while page := await tx.audit.read(verifier.head.seq, limit=PAGE):
+            await asyncio.to_thread(verifier.take, page)
+        verifier.end(stored)
+
+
+async def _pages(store: Store, after: int, since_us: int = 0) -> AsyncIterator[list[Record]]:
+    while True:
+        async with store.snapshot() as tx:
+            page = await tx.audit.read(after, limit=PAGE, since_us=since_us)
+        if not page:
+            return
+        yield page
+        after = page[-1].seq
+
+
+def _line(record: Record) -> str:
+    details = " ".join(f"{name}={value}" for name, value in record.details.items() if value is not None)
+    words = (
+        str(record.seq),
+        rfc3339(record.at_us),
+        record.origin or "-",
+        record.actor,
+        record.action,
+        record.target or "-",
+        record.result,
+        details,
+    )
+    return _printable("  ".join(word for word in words if word))
+
+
+def _printable(text: str) -> str:
+    """Names come from outside: nothing in them moves the cursor or ends the line."""
+    return "".join(one if one.isprintable() else "\ufffd" for one in text)
+
+
+def _anchor(given: str) -> tuple[int, str]:
+    match = _ANCHOR.fullmatch(given.lower())
+    if match is None:
+        raise invalid(anchor=f"an entry's number, a colon and its hash of 64 digits; got {given[:100]!r}")
+    return int(match[1]), match[2]
+
+
+def _time(given: str, now_us: int) -> int:
+    if re.fullmatch(r"\d+[smhd]", given):
+        return now_us - seconds(given) * 1_000_000
+    try:
+        moment = datetime.fromisoformat(given)
+    except ValueError:
+        raise invalid(since=f"a date, a time of RFC 3339, or such as 90d; got {given[:100]!r}") from None
+    moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+    return int(moment.timestamp() * 1_000_000)
