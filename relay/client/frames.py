@@ -24,7 +24,8 @@ class Event:
 
     `sender` is the uid of the site that published it, None for the relay's own events. `offset` is None for a transient
     event. What was published is in `data` (JSON) or in `payload` (bytes). A payload that was too long for where it was
-    read from (`Site.history`) is None there, and `size` says how many bytes it has.
+    read from (`Site.history`) is None there, and `size` says how many bytes it has. Of an event that was sealed (see
+    `Site`, `identity`), `round` and `to`, the uids that it was sealed for, are as its sender has signed them.
 
     One kind is made by this client: `resync`. The journal no longer reaches back to where this site was, or it is
     another one (a restored backup): events may be missing before this point, others may come again. Its `data` is
@@ -43,6 +44,8 @@ class Event:
     data: Any = None
     payload: bytes | None = field(default=None, repr=False)
     size: int | None = None
+    round: int | None = None
+    to: tuple[str, ...] | None = None
     origin: Origin | None = field(default=None, repr=False, compare=False)
     """The site that was shown it: of use to `open` and `save`."""
 

@@ -18,10 +18,8 @@ import hashlib
 import json
 import os
 import secrets
-import stat
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -32,13 +30,13 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from relay.client import keyfiles
+from relay.client.keyfiles import BadKeyFile
+
+__all__ = ["BadKeyFile", "SiteKey"]
+
 LIFETIME_S = 240
 """A minute less than a relay accepts, for clocks that differ."""
-MAX_FILE_BYTES = 16 * 1024
-
-
-class BadKeyFile(Exception):
-    """A file that holds no usable key, or that others can read. The message says which, and what to do."""
 
 
 class SiteKey:
@@ -67,14 +65,7 @@ class SiteKey:
             BadKeyFile: somebody else may read or write the file, or there is no Ed25519 key in it.
             OSError: it cannot be read.
         """
-        with Path(path).open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            if os.name == "posix" and mode & (stat.S_IRWXG | stat.S_IRWXO):
-                raise BadKeyFile(
-                    f"{path}: its mode is {stat.S_IMODE(mode):04o}, so that others can get at it; expected 0600: "
-                    f"chmod 600 {path}, and replace the key if others have been there"
-                )
-            pem = file.read(MAX_FILE_BYTES)
+        pem = keyfiles.read(path)
         try:
             key = load_pem_private_key(pem, password=None)
         except (ValueError, TypeError, UnsupportedAlgorithm):
@@ -91,15 +82,7 @@ class SiteKey:
             OSError: it cannot be written.
         """
         pem = self._private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(pem)
-                file.flush()
-                os.fsync(file.fileno())
-        except BaseException:
-            Path(path).unlink(missing_ok=True)
-            raise
+        keyfiles.write_new(path, pem)
 
     def assertion(self, audience: str, *, site: str) -> str:
         """A signed JWT that says: this is `site` (a uid), to the relay of this `audience`. Good once, for minutes."""

@@ -21,13 +21,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import replace
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 from uuid import UUID
 
 from relay.client import feeds, frames, updates
 from relay.client.api import Api
 from relay.client.credentials import Credentials, TokenSource
-from relay.client.errors import RelayError
+from relay.client.errors import ClientError, RelayError, SessionEnded
 from relay.client.frames import Event, Goodbye, Membership, Presence, Published, Receipt
 from relay.client.ladder import Ladder
 from relay.client.limits import Limits, backoff
@@ -43,9 +43,14 @@ from relay.client.uploads import OnProgress
 from relay.client.websocket import WebSocketRung
 from relay.protocol.errors import ErrorCode, unknown_project
 
+if TYPE_CHECKING:
+    from relay.client.sealed import Identity, SealError, Trust
+    from relay.client.sealed.desk import Desk
+
 log = logging.getLogger(__name__)
 
 TransportName = Literal["websocket", "sse", "poll"]
+T = TypeVar("T")
 TRANSPORTS: tuple[TransportName, ...] = ("websocket", "sse", "poll")
 """The ladder, from the top. All carry the same events, from the same offsets."""
 
@@ -74,6 +79,11 @@ class Site:
         on_goodbye: called before the relay ends the connection, and a minute before the token expires
             (`code` is `token_expiring`: time to `refresh`, unless `token` is a function). Callbacks must not wait.
         limits: every bound and every time.
+        identity: seal all that is published for its addressees, and take nothing from other sites but what they have
+            sealed for this one (`relay.client.sealed`; docs/security.md). `events` and `history` then raise
+            `SealError` for what is not; with
+        on_refused: called with that error instead, and the event is passed over.
+        trust: whom this site trusts. Left out: a file beside the identity's, named `….trust`.
 
     Raises:
         ValueError: the URL, the proxy, the transports or the combination of credentials is none that can be used.
@@ -95,6 +105,9 @@ class Site:
         on_presence: Callable[[Presence], None] | None = None,
         on_goodbye: Callable[[Goodbye], None] | None = None,
         limits: Limits | None = None,
+        identity: Identity | None = None,
+        trust: Trust | None = None,
+        on_refused: Callable[[SealError], None] | None = None,
     ) -> None:
         self._url = socket_url(url)
         if ssl is not None and not self._url.startswith("wss:"):
@@ -124,7 +137,8 @@ class Site:
             on_presence=on_presence,
             on_goodbye=on_goodbye,
         )
-        self._resync: Event | None = None
+        self._untold: Event | None = None
+        self._desk = None if identity is None else self._new_desk(identity, trust, on_refused, start)
         self.projects = Projects(self._call)
         self.runs = Runs(self._call)
         self.keys = Keys(self._call)
@@ -137,8 +151,15 @@ class Site:
         Raises:
             SessionEnded: the relay refused it for good (`Unauthenticated`, `Forbidden`, `UnknownSite`, …).
             NotConnected: the relay was not reached within `Limits.connect_s`.
+            SealError: the identity is another site's.
         """
         await self._session.start()
+        try:
+            if self._desk is not None:
+                await self._desk.enter(self.uid)
+        except BaseException as error:
+            await self.__aexit__(type(error), error, error.__traceback__)
+            raise
         return self
 
     async def __aexit__(
@@ -146,10 +167,31 @@ class Site:
     ) -> None:
         if error is None:
             self._session.inbox.settle()
+        if error is None and self._desk is not None:
+            self._desk.settle()
         try:
             await self._payloads.close()
         finally:
-            await self._session.stop()
+            try:
+                await self._session.stop()
+            finally:
+                if self._desk is not None:
+                    self._desk.close()
+
+    def _new_desk(
+        self,
+        identity: Identity,
+        trust: Trust | None,
+        on_refused: Callable[[SealError], None] | None,
+        start: Mapping[int, int | Literal["new"]] | None,
+    ) -> Desk:
+        from relay.client.sealed.desk import Desk  # noqa: PLC0415 - its parts are an extra
+
+        def epoch(project: int) -> str:
+            membership = self._session.memberships.get(project)
+            return "" if membership is None else membership.epoch
+
+        return Desk(identity, trust, self._call, on_refused=on_refused, epoch=epoch, rewound=frozenset(start or ()))
 
     def _rungs(
         self, transports: Sequence[TransportName], ssl: ssl_module.SSLContext | None, proxy: Proxy | None
@@ -223,24 +265,40 @@ class Site:
         return _Events(self._next_event)
 
     async def _next_event(self) -> Event:
-        event = self._resync or await self._session.inbox.next()
-        if event.kind != "resync":
-            return replace(event, origin=self._payloads)
-        self._resync = event  # it is kept until it has been told, should the application stop waiting
-        told = replace(event, data=event.data | {"runs": await self._runs_after_loss(event.project)})
-        self._resync = None
-        return told
+        while True:
+            if self._untold is None:
+                if self._desk is not None:
+                    self._desk.settle()
+                self._untold = await self._session.inbox.next()
+            try:  # it is kept until it has been told, should the application stop waiting
+                told = await self._told(self._untold)
+            except SessionEnded:
+                raise
+            except ClientError:
+                self._untold = None
+                raise
+            self._untold = None
+            if told is not None:
+                return told
 
-    async def _runs_after_loss(self, project: int) -> JsonObjects:
-        """The runs as they are now; none if the site has left the project meanwhile."""
+    async def _told(self, event: Event) -> Event | None:
+        """The event as the application is shown it; None if it is not."""
+        if event.kind == "resync" and event.sender is None:
+            runs = await self._patiently(lambda: self.runs.list(event.project))
+            return replace(event, data=event.data | {"runs": runs or []})
+        desk, event = self._desk, replace(event, origin=self._payloads)
+        return event if desk is None else await self._patiently(lambda: desk.shown(event))
+
+    async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T | None:
+        """What the relay answers, however often it has to be asked; None if the site has left the project meanwhile."""
         attempt = 0
         while True:
             try:
-                return await self.runs.list(project)
+                return await ask()
             except RelayError as error:
                 if error.code == ErrorCode.UNKNOWN_PROJECT:
-                    return []
-                log.warning("the state of project %d cannot be read: %s; trying again", project, error)
+                    return None
+                log.warning("the relay could not be asked: %s; trying again", error)
             await asyncio.sleep(backoff(self._limits, attempt, None))
             attempt += 1
 
@@ -258,6 +316,7 @@ class Site:
         transient: bool | None = None,
         receipts: bool | None = None,
         id: str | UUID | None = None,  # noqa: A002 - the protocol's name
+        round: int | None = None,  # noqa: A002 - the field's word
     ) -> Published:
         """Publish an event; returns once it is durable.
 
@@ -277,24 +336,30 @@ class Site:
             receipts: have `on_receipt` called when an addressee has acknowledged it.
             id: a UUID, the idempotency key: for an event that is to be stored once even if this process is killed and
                 publishes it again.
+            round: (with an identity) the round that it belongs to, sealed with it; `Event.round` at the other end.
 
         Raises:
-            ValueError: both data and payload are given.
+            ValueError: both data and payload are given; or a round, and there is no identity to seal it.
+            SealError: (with an identity) an addressee has no key, or none that this site trusts.
             RelayError: the relay refused it.
             SessionEnded: there is no session any more.
         """
         if data is not None and payload is not None:
             raise ValueError("an event has either data or a payload")
-        optional = {
-            "to": to if to is None or isinstance(to, str) else list(to),
-            "run": run,
-            "transient": transient,
-            "receipts": receipts,
-        }
-        frame = {"type": "publish", "id": str(id or self._new_id()), "project": project, "kind": kind}
-        frame |= {name: value for name, value in optional.items() if value is not None}
+        to = to if to is None or isinstance(to, str) else list(to)
+        options = {"run": run, "transient": transient, "receipts": receipts}
+        frame = {"type": "publish", "id": str(id or self._new_id()).lower(), "project": project, "kind": kind}
+        frame |= {name: value for name, value in options.items() if value is not None}
+        if self._desk is not None:
+            return await self._desk.publish(self._send, frame, data, payload, to, round)
+        if round is not None:
+            raise ValueError("a round is sealed with the event: that needs an identity")
+        return await self._send(frame, data, payload, to)
+
+    async def _send(self, frame: JsonObject, data: Any, payload: bytes | None, to: str | list[str] | None) -> Published:
+        frame = frame if to is None else frame | {"to": to}
         if payload is None:
-            frame["data"] = data
+            frame = frame | {"data": data}
         ok = await self._session.requests.ask("publish", frame, payload)
         return Published(offset=ok.offset, duplicate=ok.duplicate)
 
@@ -319,7 +384,8 @@ class Site:
         several at a time; the event then refers to the blob. Memory is flat. It goes on where it was after every lost
         connection, and the relay's every restart, until it is cancelled. A later call with the same content to the
         same place, from another process too, goes on where this one was: a small file remembers what was begun, and
-        the event's id, until it is published.
+        the event's id, until it is published. With an identity it is sealed into a temporary file first (in `state`, if
+        that is given), and a later call begins anew.
 
         Args:
             content: bytes, a path, or an open binary file that can seek.
@@ -356,8 +422,13 @@ class Site:
             on_progress=on_progress,
         )
         inline_bytes = min(self._limits.inline_bytes, self._session.inline_bytes)
-        whose = f"{self._url} {self.uid}"
-        return await updates.send(update, self.publish, self._payloads, whose=whose, inline_bytes=inline_bytes)
+        whose, by_blob = f"{self._url} {self.uid}", None
+        if self._desk is not None:
+            by_blob = self._desk.by_blob(update, self._payloads, self._send, address.id or self._new_id())
+            inline_bytes -= self._desk.SPARE_BYTES
+        return await updates.send(
+            update, self.publish, self._payloads, whose=whose, inline_bytes=inline_bytes, by_blob=by_blob
+        )
 
     def _new_id(self) -> str:
         tail = f"{2**63 + next(self._ids):016x}"
@@ -373,7 +444,7 @@ class Site:
             SessionEnded: there is no session any more.
         """
         newest: JsonObjects = await self._call("progress.get", project=project, batch=batch)
-        return newest
+        return newest if self._desk is None else await self._desk.opened_progress(newest)
 
     async def history(
         self, project: int, *, after: int = 0, limit: int | None = None, kind: str | None = None
@@ -385,7 +456,8 @@ class Site:
             SessionEnded: there is no session any more.
         """
         found = await self._call("history.read", project=project, after=after, limit=limit, kind=kind)
-        return [replace(frames.event_of(event), origin=self._payloads) for event in found]
+        events = [replace(frames.event_of(event), origin=self._payloads) for event in found]
+        return events if self._desk is None else [await self._desk.looked_up(event) for event in events]
 
     async def cursors(self, project: int) -> JsonObjects:
         """How far each site has acknowledged, how many events lie after that, and how many of them are for it.

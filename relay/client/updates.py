@@ -48,16 +48,27 @@ class Update:
     on_progress: OnProgress | None
 
 
-async def send(update: Update, publish: Publish, payloads: Payloads, *, whose: str, inline_bytes: int) -> Published:
+async def send(
+    update: Update,
+    publish: Publish,
+    payloads: Payloads,
+    *,
+    whose: str,
+    inline_bytes: int,
+    by_blob: Callable[[Source], Awaitable[Published]] | None = None,
+) -> Published:
     """See `Site.send_update`.
 
     Args:
         whose: the relay and the site, for the note.
         inline_bytes: so many go into the event.
+        by_blob: another way for the rest.
     """
     address = update.address
     async with opened(update.content) as source:
         if source.size > inline_bytes:
+            if by_blob is not None:
+                return await by_blob(source)
             return await _by_blob(update, source, publish, payloads, whose)
         payload = await source.read(0, source.size)
         published = await publish(address.project, address.kind, payload=payload, id=address.id, **address.fields())

@@ -1,0 +1,440 @@
+"""What leaves a site is sealed here, and what comes in is opened, or refused.
+
+An event that comes in is shown if all of this holds, in the order in which it is looked at:
+
+    it is sealed                                                      else NotSealed
+    its header names the event that the relay says it is              else Misplaced
+    the sender may speak to this site: see `_require_sender`          else WrongSender
+    the key is the sender's, as this site trusts it                   else Untrusted
+    every byte is what that key has signed                            else Altered
+    it is for this site                                               else NotAddressed
+    its body is the header's, and whole                               else Altered
+    it does not stand in another place than when it was shown before  else Replayed
+
+The relay's own events (runs, participants, batches, …) are the relay's word, and pass as they are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any, Literal, Protocol
+
+import msgspec
+
+from relay.client import frames
+from relay.client.downloads import Reference
+from relay.client.errors import RelayError
+from relay.client.frames import Event, Published
+from relay.client.methods import Call, JsonObject, JsonObjects
+from relay.client.offloop import off_loop
+from relay.client.payloads import Payloads
+from relay.client.sealed import blobs, envelope
+from relay.client.sealed.circle import Circle, Circles
+from relay.client.sealed.envelope import Envelope, Header
+from relay.client.sealed.errors import (
+    Altered,
+    Misplaced,
+    NotAddressed,
+    NotSealed,
+    SealError,
+    Untrusted,
+    WrongSender,
+)
+from relay.client.sealed.identity import Identity, PublicKeys
+from relay.client.sealed.trust import Trust, beside
+from relay.client.sources import Source
+from relay.client.updates import Update
+from relay.protocol.errors import ErrorCode, unknown_run
+
+log = logging.getLogger(__name__)
+
+OF_SITES = frozenset({"command", "update", "progress", "log", "key", "message"})
+"""The kinds of events that sites publish. The others are the relay's."""
+JSON_BYTES = 64 * 1024
+"""A sealed JSON that is longer travels as bytes: in `data` it would have to be base64."""
+SMALL_BYTES = 64 * 1024
+"""What is sealed and opened at once; more goes to a thread, so that the event loop is free meanwhile."""
+
+
+MEMBERS_CHANGE = 4
+"""How often an event is sealed anew, since members have left while it was."""
+
+
+class Send(Protocol):
+    """Publishes a frame with this content, for these addressees."""
+
+    async def __call__(
+        self, frame: JsonObject, data: Any, payload: bytes | None, to: str | list[str] | None
+    ) -> Published: ...
+
+
+class Desk:
+    """One site's.
+
+    Args:
+        on_refused: told of what is refused, which is then passed over; without it, it is raised.
+        epoch: the incarnation of a project's journal.
+        rewound: projects that the application has asked to be shown from an offset of its own.
+    """
+
+    SPARE_BYTES = 64 * 1024
+    """Of what an event may carry, for what sealing adds."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        trust: Trust | None,
+        call: Call,
+        *,
+        on_refused: Callable[[SealError], None] | None,
+        epoch: Callable[[int], str],
+        rewound: AbstractSet[int],
+    ) -> None:
+        self._identity = identity
+        self._given = trust
+        self._opened_trust: Trust | None = None
+        self._call = call
+        self._known_circles: Circles | None = None
+        self._on_refused = on_refused
+        self._epoch = epoch
+        self._rewound = rewound
+        self._batches: dict[int, int] = {}
+        self._in_hand: Event | None = None
+        self._began = time.time()
+        self._me = ""
+        self._turn = asyncio.Lock()
+
+    async def enter(self, me: str) -> None:
+        """The session is there: announce the keys.
+
+        Raises:
+            BadIdentity: the identity is another site's.
+            RelayError, SessionEnded: the keys could not be put at the relay.
+        """
+        path = self._identity.path
+        self._opened_trust = self._given or Trust(None if path is None else beside(path))
+        self._known_circles = Circles(self._call, self._trust)
+        self._trust.is_me(me, self._identity.chain)
+        self._me = me
+        await self._circles.announce(me, self._identity.announcement(me))
+
+    def close(self) -> None:
+        self._in_hand = None
+        if self._given is None and self._opened_trust is not None:
+            self._opened_trust.close()
+
+    @property
+    def _trust(self) -> Trust:
+        if self._opened_trust is None:
+            raise RuntimeError("nothing can be sealed or opened before the site is entered")
+        return self._opened_trust
+
+    @property
+    def _circles(self) -> Circles:
+        if self._known_circles is None:
+            raise RuntimeError("nothing can be sealed or opened before the site is entered")
+        return self._known_circles
+
+    # --- out
+
+    async def publish(
+        self,
+        send: Send,
+        frame: JsonObject,
+        data: Any,
+        payload: bytes | None,
+        to: str | list[str] | None,
+        round_: int | None,
+    ) -> Published:
+        """Seal for those who take part now; anew, if one of them has left meanwhile.
+
+        Raises:
+            Untrusted: an addressee has no key, or none that this site trusts.
+            RelayError: the relay refused it, or has refused to say who takes part.
+        """
+
+        async def attempt() -> Published:
+            async with self._turn:  # publishes keep their order
+                sealed = await self._seal(frame, data, payload, to, round_)
+            return await send(frame, *sealed)
+
+        return await self._while_members_change(frame["project"], to, attempt)
+
+    async def _while_members_change(
+        self, project: int, to: str | list[str] | None, attempt: Callable[[], Awaitable[Published]]
+    ) -> Published:
+        """Seal and send, again if the relay says that one of those who were meant by a word has left."""
+        for left in range(MEMBERS_CHANGE, -1, -1):
+            try:
+                return await attempt()
+            except RelayError as error:
+                gone = error.code is ErrorCode.INVALID and "to" in error.details and not isinstance(to, list)
+                if not gone or not left:
+                    raise
+                self._circles.forget(project)
+        raise AssertionError("the last attempt returns or raises")
+
+    def by_blob(
+        self, update: Update, payloads: Payloads, send: Send, id_: str
+    ) -> Callable[[Source], Awaitable[Published]]:
+        """How a payload goes out that is too long for an event."""
+        address = update.address
+        options = {"run": address.run, "receipts": address.receipts}
+        frame = {"type": "publish", "id": id_.lower(), "project": address.project, "kind": address.kind}
+        frame |= {name: value for name, value in options.items() if value is not None}
+
+        async def sent(source: Source) -> Published:
+            async def attempt() -> Published:
+                header, keys = await self._header(frame, "bytes", address.to, None)
+                head, blob = await blobs.upload(update, source, payloads, header, self._identity, keys)
+                data = {"sealed": base64.b64encode(head).decode("ascii"), "blob": blob}
+                return await send(frame, data, None, list(header.to))
+
+            return await self._while_members_change(address.project, address.to, attempt)
+
+        return sent
+
+    async def _seal(
+        self, frame: JsonObject, data: Any, payload: bytes | None, to: str | list[str] | None, round_: int | None
+    ) -> tuple[JsonObject | None, bytes | None, list[str]]:
+        """What takes the place of the content: data, or a payload; and the addressees by uid."""
+        header, keys = await self._header(frame, "json" if payload is None else "bytes", to, round_)
+        content = msgspec.json.encode(data) if payload is None else payload
+        sealed = await _aside(len(content), envelope.seal, header, content, self._identity, keys)
+        if payload is None and len(sealed) <= JSON_BYTES:
+            return {"sealed": base64.b64encode(sealed).decode("ascii")}, None, list(header.to)
+        return None, sealed, list(header.to)
+
+    async def _header(
+        self, frame: JsonObject, content: Literal["json", "bytes"], to: str | list[str] | None, round_: int | None
+    ) -> tuple[Header, list[PublicKeys]]:
+        circle = await self._circles.of(frame["project"])
+        addressees = circle.addressees(self._me, to)
+        keys = [circle.keys(uid) for uid in addressees if uid != self._me]
+        run = frame.get("run")
+        header = Header(
+            project=frame["project"],
+            kind=frame["kind"],
+            id=frame["id"],
+            sender=self._me,
+            to=tuple(addressees),
+            key=self._identity.public.id,
+            at=datetime.now(UTC),
+            content=content,
+            run=run,
+            batch=None if run is None else await self._batch_of(frame["project"], run),
+            round=round_,
+        )
+        return header, keys
+
+    async def _batch_of(self, project: int, run: int) -> int:
+        for active in (True, None):
+            if run not in self._batches:
+                params = {"project": project} if active is None else {"project": project, "active": active}
+                self._batches |= {one["id"]: one["batch"] for one in await self._call("runs.list", **params)}
+        if run not in self._batches:
+            refusal = unknown_run()
+            raise RelayError(refusal.code, refusal.message)
+        return self._batches[run]
+
+    # --- in
+
+    async def open(self, event: Event) -> Event:
+        """The event with what was sealed in it.
+
+        Raises:
+            SealError: it is refused: see the module. Its `event` is this one, without the content.
+            RelayError, SessionEnded: the relay could not be asked for keys.
+        """
+        if event.kind in ("participant", "project"):
+            self._circles.forget(event.project)
+        if event.sender is None and event.kind not in OF_SITES:
+            return event
+        if event.payload is None and event.size is not None:
+            return self._too_long(event)
+        with _told_of(event):
+            return await self._opened(event)
+
+    async def _opened(self, event: Event) -> Event:
+        sealed = _sealed_in(event)
+        header = sealed.header
+        _require_place(header, event)
+        await self._require_sender(header)
+        signer = await self._signer(header)
+        shown = replace(event, data=None, payload=None, size=None, round=header.round, to=header.to)
+        reference = None if sealed.body or not isinstance(event.data, dict) else Reference.of(event.data)
+        if reference is not None:
+            return self._with_blob(shown, event.data["blob"], sealed, signer, reference)
+        content = await _aside(len(sealed.body), self._checked, sealed, signer)
+        if header.content == "bytes":
+            return replace(shown, payload=content)
+        try:
+            return replace(shown, data=msgspec.json.decode(content))
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            raise Altered("its content is no JSON, as its sender says it is") from None
+
+    def _with_blob(
+        self, shown: Event, blob: JsonObject, sealed: Envelope, signer: PublicKeys, reference: Reference
+    ) -> Event:
+        """An event whose body travels apart: it is opened by `Event.open` and `Event.save`."""
+        if reference.sha256 is None or shown.origin is None:
+            raise Altered("the hash of its body is missing")
+        envelope.check(sealed, signer, bytes.fromhex(reference.sha256))
+        self._require_addressed(sealed.header)
+        origin = blobs.SealedBlob(shown.origin, sealed, self._identity, signer)
+        return replace(shown, data={"blob": blob}, origin=origin)
+
+    def _too_long(self, event: Event) -> Event:
+        """An event whose payload is not here: `Event.open` and `Event.save` fetch it, and open it then."""
+        if event.origin is None:
+            return event
+        return replace(event, origin=blobs.SealedPayload(event.origin, event, self.open))
+
+    def _checked(self, sealed: Envelope, signer: PublicKeys) -> bytes:
+        envelope.check(sealed, signer)
+        self._require_addressed(sealed.header)
+        return envelope.open_body(sealed, self._identity)
+
+    def _require_addressed(self, header: Header) -> None:
+        if self._me not in (*header.to, header.sender):
+            raise NotAddressed(f"it was sealed for {', '.join(header.to[:5])}")
+
+    async def _require_sender(self, header: Header) -> None:
+        """A participant hears the coordinator and itself; a coordinator hears all, but commands are its own.
+
+        Who coordinates was pinned when the project was first seen: the relay cannot make a participant speak as one.
+        """
+        coordinator = self._trust.coordinator(header.project)
+        if coordinator is None:
+            coordinator = (await self._circles.of(header.project)).coordinator
+        if header.sender == coordinator:
+            return
+        if header.kind == "command" or (coordinator != self._me and header.sender != self._me):
+            raise WrongSender(f"site {header.sender} does not coordinate project {header.project}")
+
+    async def _signer(self, header: Header) -> PublicKeys:
+        """The key that has signed, if it is trusted to be the sender's."""
+        if header.sender == self._me and header.key == self._identity.public.id:
+            return self._identity.public
+        known = self._trust.signer(header.sender, header.key)
+        if known is not None:
+            return known
+        self._circles.forget(header.project)
+        circle: Circle = await self._circles.of(header.project)
+        current = circle.keys(header.sender)
+        known = self._trust.signer(header.sender, header.key)
+        if known is None:
+            raise Untrusted(
+                f"it was signed by key {header.key}, which is none that site {header.sender} is trusted with: "
+                f"its key is {current.id}"
+            )
+        return known
+
+    # --- shown, and processed
+
+    async def shown(self, event: Event) -> Event | None:
+        """An event as the application is to be shown it; None if it is passed over.
+
+        Raises: as `open`, and
+            Replayed: it stands in another place than when it was shown before.
+        """
+        try:
+            opened = await self.open(event)
+            return opened if self._take(opened) else None
+        except SealError as refusal:
+            if self._on_refused is None:
+                raise
+            log.warning("an event of project %d is refused: %s", event.project, refusal)
+            self._on_refused(refusal)
+            return None
+
+    def _take(self, event: Event) -> bool:
+        """Whether an opened event is to be shown: it was not processed before."""
+        if event.sender is None:
+            return True
+        with _told_of(event):
+            sight = self._trust.see(
+                event.project,
+                event.sender,
+                event.id,
+                epoch=self._epoch(event.project),
+                offset=event.offset,
+                since=self._began,
+            )
+        if sight != "first" and (event.offset is None or (sight == "done" and event.project not in self._rewound)):
+            log.info("event %s of project %d was processed before", event.id, event.project)
+            return False
+        self._in_hand = event
+        return True
+
+    def settle(self) -> None:
+        """What the application has in hand is processed."""
+        event, self._in_hand = self._in_hand, None
+        if event is not None and event.sender is not None:
+            self._trust.processed(event.project, event.sender, event.id)
+
+    # --- looked up
+
+    async def looked_up(self, event: Event) -> Event:
+        """An event of the history, opened.
+
+        Raises: as `open`, and
+            Replayed: it stands in another place than when it was shown.
+        """
+        opened = await self.open(event)
+        if event.sender is not None and event.offset is not None:
+            epoch = self._epoch(event.project)
+            with _told_of(event):
+                self._trust.require_place(event.project, event.sender, event.id, epoch=epoch, offset=event.offset)
+        return opened
+
+    async def opened_progress(self, newest: JsonObjects) -> JsonObjects:
+        """What `progress.get` answers, opened. Raises as `open`."""
+        opened = [await self.open(frames.event_of(event)) for event in newest]
+        return [
+            {name: value for name, value in event.items() if name not in ("payload", "size")} | {"data": clear.data}
+            for event, clear in zip(newest, opened, strict=True)
+        ]
+
+
+@contextmanager
+def _told_of(event: Event) -> Iterator[None]:
+    """A refusal says of which event, and shows nothing of it."""
+    try:
+        yield
+    except SealError as refusal:
+        refusal.event = replace(event, data=None, payload=None)
+        raise
+
+
+def _sealed_in(event: Event) -> Envelope:
+    if event.payload is not None and envelope.is_sealed(event.payload):
+        return envelope.read(event.payload)
+    if isinstance(event.data, dict) and isinstance(event.data.get("sealed"), str):
+        try:
+            return envelope.read(base64.b64decode(event.data["sealed"], validate=True))
+        except binascii.Error as error:
+            raise Altered(f"it is no base64: {error}") from None
+    raise NotSealed(f"a {event.kind} of site {event.sender} is not sealed")
+
+
+def _require_place(header: Header, event: Event) -> None:
+    for name in ("project", "kind", "run", "batch", "id", "sender"):
+        sealed, shown = getattr(header, name), getattr(event, name)
+        if sealed != shown:
+            raise Misplaced(f"its {name} is {shown} as the relay says, and {sealed} as its sender says")
+
+
+async def _aside(size: int, work: Callable[..., bytes], *arguments: Any) -> bytes:
+    if size <= SMALL_BYTES:
+        return work(*arguments)
+    return await off_loop(work, *arguments)
