@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -31,6 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command. Returns the exit status."""
     options = _parser().parse_args(arguments)
     module, _, name = str(options.run).rpartition(".")
+    if module == "identities":
+        return _of_the_client(name, options)
     try:
         from relay.cli import run
 
@@ -44,6 +47,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     command: Callable[[argparse.Namespace], int] = getattr(commands, name)
     return run.guarded(command, options)
+
+
+def _of_the_client(name: str, options: argparse.Namespace) -> int:
+    """A command that a site can run, which has no server installed."""
+    try:
+        from relay.cli import identities
+    except ModuleNotFoundError as missing:
+        print(f"error: {missing.name} is not installed: pip install 'starfish-relay[e2e]'", file=sys.stderr)
+        return 1
+    return identities.guarded(name, options)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -61,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_journals(commands, storage)
     _add_blobs(commands, storage)
     _add_audit(commands, storage)
+    _add_identities(commands)
     _add_others(commands, storage)
     return parser
 
@@ -212,6 +226,33 @@ def _add_audit(commands: Any, storage: argparse.ArgumentParser) -> None:
         default=[],
         help="an entry's number and hash, known from elsewhere (`audit_head` in /health); may be repeated",
     )
+
+
+def _add_identities(commands: Any) -> None:
+    keys = commands.add_parser(
+        "keys",
+        help="a site's identity, by which payloads are sealed, and whom it trusts (on the site's machine)",
+        description="A site's identity, and whom it trusts. Fingerprints are to be compared by telephone.",
+    )
+    actions = keys.add_subparsers(required=True, metavar="ACTION")
+    which = argparse.ArgumentParser(add_help=False)
+    which.add_argument(
+        "--identity",
+        metavar="FILE",
+        default=os.environ.get("STARFISH_IDENTITY", "identity"),
+        help="the key file (default: $STARFISH_IDENTITY, or ./identity); whom it trusts is in FILE.trust",
+    )
+    _add(actions, "new", "identities.new", "make an identity and print its fingerprint", [which])
+    shown = _add(actions, "fingerprint", "identities.fingerprint", "print the fingerprint of this site's key", [which])
+    shown.add_argument("site", metavar="UID", nargs="?", help="or of the key that is trusted to be that site's")
+    _add(
+        actions, "list", "identities.list_sites", "list whose keys are trusted, since when, and how they came", [which]
+    )
+    trust = _add(actions, "trust", "identities.trust", "trust a site's key, as its people have read it out", [which])
+    trust.add_argument("site", metavar="UID")
+    trust.add_argument("fingerprint", metavar="FINGERPRINT", nargs="+", help="40 digits; spaces do not matter")
+    trust.add_argument("--coordinates", metavar="PROJECT", type=int, help="and that it coordinates this project now")
+    _add(actions, "rotate", "identities.rotate", "replace the keys by new ones, which the old ones sign for", [which])
 
 
 def _add_others(commands: Any, storage: argparse.ArgumentParser) -> None:

@@ -122,8 +122,13 @@ class Trust:
     # --- the keys of others
 
     def sites(self) -> list[Pinned]:
-        rows = self._db.execute("SELECT uid FROM sites UNION SELECT uid FROM offered ORDER BY uid").fetchall()
+        rows = self._db.execute("SELECT uid FROM sites ORDER BY uid").fetchall()
         return [found for (uid,) in rows if (found := self.site(uid)) is not None]
+
+    def strangers(self) -> list[tuple[str, PublicKeys]]:
+        """Sites that are not trusted yet, with the keys that the relay has shown."""
+        rows = self._db.execute("SELECT uid, sign, seal FROM offered WHERE uid NOT IN (SELECT uid FROM sites)")
+        return [(uid, PublicKeys(sign=sign, seal=seal)) for uid, sign, seal in rows]
 
     def site(self, uid: str) -> Pinned | None:
         row = self._db.execute("SELECT sign, seal, how, since FROM sites WHERE uid = ?", (uid,)).fetchone()
