@@ -79,6 +79,10 @@ class Settings:
     inline_bytes: int = setting(16 * MIB, "longest payload of a binary frame", least=4096, most=256 * MIB)
     sessions_per_site: int = setting(16, "open WebSockets of one site", least=1, most=10_000)
     sessions_per_user: int = setting(20_000, "open WebSockets of all sites of a user", least=1, most=1_000_000)
+    arrivals_at_once: int = setting(
+        500, "WebSockets between handshake and welcome; the next ones wait in order", least=1, most=100_000
+    )
+    arrivals_waiting: int = setting(5_000, "handshakes that wait before they are refused: 503", least=1, most=1_000_000)
     publishes_in_flight: int = setting(
         256, "publishes of one session that wait for their commit", least=1, most=100_000
     )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.routing import WebSocketRoute
+from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocket
 
 from db.connect import Database
 from db.store import Store
@@ -31,7 +32,7 @@ from relay.web.calls import CallDoor
 from relay.web.events import KEEP_ALIVE_S, EventDoor
 from relay.web.health import Health
 from relay.web.metrics import MetricsDoor
-from relay.web.origin import FromWhere
+from relay.web.origin import FromWhere, note_where
 from relay.web.replies import Json, error_response
 from relay.web.socket import SocketDoor
 
@@ -45,6 +46,16 @@ class Relay:
         self.node = node
         self.app = app
         self.door = door
+
+    def front(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """What the server calls. A session goes straight to its door.
+
+        Every middleware and route on the way would hold a coroutine for as long as the session lives.
+        """
+        if scope["type"] == "websocket" and scope["path"] == SOCKET_PATH:
+            note_where(scope)
+            return self.door.serve(WebSocket(scope, receive, send))
+        return self.app(scope, receive, send)
 
 
 @asynccontextmanager
@@ -99,11 +110,10 @@ def _relay(node: Node, auth: Authenticator, settings: Settings) -> Relay:
     Collector(node, files, settings.blob_care, blobs.uploads.forget).start()
     app = Starlette(
         routes=[
-            WebSocketRoute(SOCKET_PATH, door.serve),
             *health.routes(),
             *EventDoor(node, auth, lambda: door.draining, min(KEEP_ALIVE_S, settings.ping_interval_s)).routes(),
             *CallDoor(node, auth, settings.ping_interval_s).routes(),
-            *MetricsDoor(node, auth, settings.metrics_token).routes(),
+            *MetricsDoor(node, auth, door.arrivals, settings.metrics_token).routes(),
             *blobs.routes(),
             *legacy.routes(node, auth, settings, files),
         ],

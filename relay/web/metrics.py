@@ -20,6 +20,7 @@ from relay import metrics
 from relay.core import access
 from relay.core.node import Node
 from relay.core.session import Session
+from relay.web.arrivals import Arrivals
 from relay.web.auth import Authenticator
 from relay.web.replies import answering
 
@@ -27,8 +28,9 @@ from relay.web.replies import answering
 class Sight(Collector):
     """What a node looks like now. Costs a walk over its sessions, and nothing in between."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, arrivals: Arrivals) -> None:
         self._node = node
+        self._arrivals = arrivals
 
     def describe(self) -> Iterable[Metric]:
         return []
@@ -38,6 +40,7 @@ class Sight(Collector):
         sessions = list(node.all_sessions())
         yield InfoMetricFamily("starfish_relay", "The relay", value={"version": node.version, "node": node.name})
         yield _gauge("starfish_sessions", "Open WebSocket sessions", len(sessions))
+        yield _gauge("starfish_arrivals_waiting", "Handshakes that wait to be let in", self._arrivals.waiting)
         yield _gauge("starfish_readers", "Long polls and event streams that wait", len(node.readers))
         yield _gauge("starfish_sites_online", "Sites that count as online", len(node.presence.online_sites()))
         yield _gauge("starfish_hubs", "Projects that are live", len(node.hubs))
@@ -79,11 +82,11 @@ def _gauge(name: str, doc: str, value: float) -> GaugeMetricFamily:
 class MetricsDoor:
     """See the module."""
 
-    def __init__(self, node: Node, auth: Authenticator, token: str) -> None:
+    def __init__(self, node: Node, auth: Authenticator, arrivals: Arrivals, token: str) -> None:
         self._auth = auth
         self._token = token
         self._sight = CollectorRegistry()
-        self._sight.register(Sight(node))
+        self._sight.register(Sight(node, arrivals))
 
     def routes(self) -> list[Route]:
         return [Route("/metrics", answering(self.scrape))]

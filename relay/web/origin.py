@@ -14,6 +14,11 @@ class FromWhere:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        client = scope.get("client")
-        SOURCE.set(Source(origin=str(client[0]) if client else ""))
+        note_where(scope)
         await self.app(scope, receive, send)
+
+
+def note_where(scope: Scope) -> None:
+    """Note it for the rest of this task."""
+    client = scope.get("client")
+    SOURCE.set(Source(origin=str(client[0]) if client else ""))

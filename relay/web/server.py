@@ -76,7 +76,8 @@ async def serve(settings: Settings) -> None:
 
 def _config(settings: Settings, relay: Relay) -> uvicorn.Config:
     return uvicorn.Config(
-        relay.app,
+        relay.front,
+        interface="asgi3",
         lifespan="off",
         loop="none",
         http=RelayHttp,

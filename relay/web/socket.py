@@ -16,9 +16,10 @@ import random
 import secrets
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from starlette.websockets import WebSocket
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from relay import metrics
 from relay.core import calls, messaging
@@ -29,6 +30,7 @@ from relay.core.welcome import welcome
 from relay.protocol import session as machine
 from relay.protocol.envelope import SUBPROTOCOL, Ack, Call, ClientFrame, Hello, Publish, Ref, Refresh
 from relay.protocol.errors import CloseCode, ErrorCode, ReplyError, SessionClosed, forbidden, invalid
+from relay.web.arrivals import Arrivals, Turn
 from relay.web.auth import Authenticator
 from relay.web.replies import error_response
 from relay.web.transport import SocketLink, link_of
@@ -49,6 +51,7 @@ class SocketDoor:
         self._node = node
         self._auth = auth
         self._settings = settings
+        self.arrivals = Arrivals(settings.arrivals_at_once, settings.arrivals_waiting)
         self.draining = False
         self.on_drain: list[Callable[[], None]] = []
         """Called when the relay begins to stop."""
@@ -56,35 +59,43 @@ class SocketDoor:
     async def serve(self, websocket: WebSocket) -> None:
         """One WebSocket from its request to its end."""
         seen = self._node.credentials.seen
+        turn = self.arrivals.turn()
         try:
-            identity = await self._admit(websocket)
+            identity = await self._admit(websocket, turn)
+            if await _upgraded(websocket):
+                await self._run(websocket, identity, seen, turn)
         except ReplyError as error:
-            await websocket.send_denial_response(error_response(error))
-            return
-        offered = websocket.scope["subprotocols"]
-        await websocket.accept(SUBPROTOCOL if SUBPROTOCOL in offered else None)
-        await self._run(websocket, identity, seen)
+            with suppress(WebSocketDisconnect):
+                await websocket.send_denial_response(error_response(error))
+        finally:
+            turn.end()
 
     # --- the handshake
 
-    async def _admit(self, websocket: WebSocket) -> Identity:
-        """Raises `ReplyError`, for an answer before the upgrade."""
+    async def _admit(self, websocket: WebSocket, turn: Turn) -> Identity:
+        """Find out who it is, and wait until it is its turn. Raises `ReplyError`, for an answer before the upgrade."""
         await websocket.receive()  # websocket.connect
-        if self.draining:
-            raise ReplyError(ErrorCode.DRAINING, "the relay restarts; try again", {"retry_after": 1})
+        self._require_staying()
         offered: Sequence[str] = websocket.scope["subprotocols"]
         if offered and SUBPROTOCOL not in offered:
             raise invalid(**{"Sec-WebSocket-Protocol": f"offer {SUBPROTOCOL}, or none"})
         origin = websocket.headers.get("origin")
         if origin is not None and not self._settings.allows_origin(origin, websocket.headers.get("host", "")):
             raise forbidden("pages of this origin may not connect")
-        identity = await self._auth.site(websocket.headers)
+        with self.arrivals.in_front():
+            identity = await self._auth.site(websocket.headers)
+            await turn.come()
+        self._require_staying()
         self._node.shares.require_room(identity.site)
         return identity
 
+    def _require_staying(self) -> None:
+        if self.draining:
+            raise ReplyError(ErrorCode.DRAINING, "the relay restarts; try again", {"retry_after": 1})
+
     # --- the session
 
-    async def _run(self, websocket: WebSocket, identity: Identity, seen: int) -> None:
+    async def _run(self, websocket: WebSocket, identity: Identity, seen: int, turn: Turn) -> None:
         link = link_of(websocket)
         session = self._open(link, identity)
         self._node.credentials.heed(seen)
@@ -94,7 +105,7 @@ class SocketDoor:
         log.info("session opened", extra=_about(session))
         code: int | None = None
         try:
-            code = await self._frames(websocket, session, state)
+            code = await self._frames(websocket, session, state, turn)
         except SessionClosed as closed:
             session.close(closed)
         except Exception:
@@ -122,7 +133,7 @@ class SocketDoor:
         node.add_session(session)
         return session
 
-    async def _frames(self, websocket: WebSocket, session: Session, state: machine.Session) -> int:
+    async def _frames(self, websocket: WebSocket, session: Session, state: machine.Session, turn: Turn) -> int:
         """Read and act until the socket is gone; its close code."""
         loop = asyncio.get_running_loop()
         try:
@@ -145,6 +156,7 @@ class SocketDoor:
                         await self._act(session, state, taken)
                     if session.live and until_hello.when() is not None:
                         until_hello.reschedule(None)
+                        turn.end()
                     await session.outbox.room()
         except TimeoutError:
             raise SessionClosed(
@@ -215,6 +227,16 @@ class SocketDoor:
 def _about(session: Session) -> dict[str, str]:
     """Whose session it is, and by which credential: a token's id, `key:` and a key's, or a password."""
     return {"session": session.id, "site": session.site.uid, "by": session.token_id or "password"}
+
+
+async def _upgraded(websocket: WebSocket) -> bool:
+    """False: whoever waited is gone."""
+    offered = websocket.scope["subprotocols"]
+    try:
+        await websocket.accept(SUBPROTOCOL if SUBPROTOCOL in offered else None)
+    except WebSocketDisconnect:
+        return False
+    return True
 
 
 def _ref(frame: ClientFrame) -> Ref:

@@ -21,6 +21,7 @@ import struct
 import sys
 import termios
 from asyncio.transports import BaseTransport
+from collections.abc import Coroutine
 from typing import Any, cast
 
 from starlette.websockets import WebSocket
@@ -72,9 +73,9 @@ class RelayProtocol(WebSocketsSansIOProtocol):
         self._received += len(data)
         super().data_received(data)
 
-    async def run_asgi(self) -> None:
+    def run_asgi(self) -> Coroutine[Any, Any, None]:
         cast("dict[str, object]", self.scope["extensions"])[EXTENSION] = self
-        await super().run_asgi()
+        return super().run_asgi()
 
     def handle_close(self, event: Frame) -> None:
         self.left_cleanly = not self.close_sent

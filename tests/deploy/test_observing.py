@@ -12,6 +12,7 @@ from relay import metrics
 from relay.core.node import Limits, Node
 from relay.core.ports import Store
 from relay.protocol.errors import ErrorCode
+from relay.web.arrivals import Arrivals
 from relay.web.metrics import Sight
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -20,7 +21,7 @@ DEPLOY = Path(__file__).parents[2] / "deploy"
 def served(store: Store) -> set[str]:
     """Every sample that the relay can serve."""
     node = Node(store, Limits(), version="0", name="test")
-    families = [*metrics.REGISTRY.collect(), *Sight(node).collect()]
+    families = [*metrics.REGISTRY.collect(), *Sight(node, Arrivals(1, 1)).collect()]
     suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_count", "_sum"], "gauge": [""], "info": ["_info"]}
     return {family.name + suffix for family in families for suffix in suffixes[family.type]}
 
