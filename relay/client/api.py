@@ -88,6 +88,7 @@ class Api:
             timeout_s: for the answer.
         """
         headers = {**await self._credentials.headers(), **headers}
+        self._require_open()
         timeout = httpx.Timeout(self._http.timeout)
         if timeout_s is not None:
             timeout.read = timeout_s
@@ -101,9 +102,11 @@ class Api:
         asked once, and without the credentials.
         """
         headers = {"Accept-Encoding": "identity", **headers}
+        credentials = await self._credentials.headers()
+        self._require_open()
         async with AsyncExitStack() as stack:
             with _told():
-                first = self._http.stream("GET", path, headers={**await self._credentials.headers(), **headers})
+                first = self._http.stream("GET", path, headers=credentials | headers)
                 response = await stack.enter_async_context(first)
                 if response.is_redirect:
                     url = self._elsewhere(response)
@@ -112,6 +115,11 @@ class Api:
                     _passing(response)
                 body = b"" if response.is_success else await response.aread()
                 yield _good(response, body), _as_it_comes(response)
+
+    def _require_open(self) -> None:
+        """Raises `Disconnected`: this side has ended it."""
+        if self._http.is_closed:
+            raise Disconnected(1006, "closed from this side")
 
     def _elsewhere(self, response: httpx.Response) -> httpx.URL:
         """Raises `Refused`: what is said is no place to go to."""

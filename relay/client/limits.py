@@ -52,7 +52,7 @@ class Limits:
     request_bytes: int = 32 * 1024 * 1024
     """The longest body of a request that uploads. Something between may take less: then it is halved."""
     part_bytes: int = 64 * 1024 * 1024
-    """Twice as much and more is uploaded in parts of about this length, which the relay puts together."""
+    """Twice to 200 times as much is uploaded in parts of this length, which the relay puts together."""
     parallel_parts: int = 4
     """Parts that are under way at a time. 1: nothing is uploaded in parts."""
     finish_s: float = 600.0

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from relay.client.api import Api
 from relay.client.downloads import Download, Reference, inline
-from relay.client.errors import Corrupted, RelayError, TooLong
+from relay.client.errors import Closed, Corrupted, RelayError, TooLong
 from relay.client.frames import Event, PayloadStream
 from relay.client.limits import Limits
 from relay.client.notes import Note
@@ -69,12 +69,16 @@ class Payloads:
         self._over.set()
         if self._api is not None:
             await self._api.close()
+            self._api = None
 
     def retries(self) -> Retries:
         return Retries(self._limits, self._over, renewable=self._renewable)
 
     @property
     def api(self) -> Api:
+        """Raises `Closed`."""
+        if self._over.is_set():
+            raise Closed("the site's `async with` block has been left")
         if self._api is None:
             self._api = self._new_api()
         return self._api

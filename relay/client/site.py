@@ -420,6 +420,7 @@ class Site:
             media_type=media_type,
             state=state,
             on_progress=on_progress,
+            new_id=self._new_id,
         )
         inline_bytes = min(self._limits.inline_bytes, self._session.inline_bytes)
         whose, by_blob = f"{self._url} {self.uid}", None

@@ -21,7 +21,9 @@ from relay.client.offloop import off_loop
 
 MEASURE_BYTES = 1024 * 1024
 MAX_PARTS = 200
-"""Of one blob. Longer blobs have longer parts: a relay allows so many unfinished uploads, and somewhat more."""
+"""Of one blob. What has more is sent in one: a relay allows somewhat more unfinished uploads than this, and puts parts
+together within one request, which must not take longer than what is on the way allows.
+"""
 
 Sendable = bytes | bytearray | memoryview | str | os.PathLike[str] | BinaryIO
 """Bytes, a path, or an open binary file that can seek (it is sent from where it stands)."""
@@ -117,7 +119,7 @@ async def measure(source: Source, part_bytes: int) -> Content:
     """Read all of it once.
 
     Args:
-        part_bytes: how long a part should be; less than two of them are sent in one.
+        part_bytes: how long a part is; less than two of them, or more than `MAX_PARTS`, are sent in one.
 
     Raises:
         SourceChanged: it became shorter meanwhile.
@@ -147,7 +149,6 @@ def _feed(piece: bytes, digest: hashlib._Hash, along: hashlib._Hash | None) -> N
 
 
 def _spans(size: int, part_bytes: int) -> list[tuple[int, int]]:
-    if size < 2 * part_bytes:
+    if not 2 * part_bytes <= size <= MAX_PARTS * part_bytes:
         return [(0, size)]
-    step = max(part_bytes, -(-size // MAX_PARTS))
-    return [(start, min(start + step, size)) for start in range(0, size, step)]
+    return [(start, min(start + part_bytes, size)) for start in range(0, size, part_bytes)]

@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from relay.client.errors import Corrupted, RelayError, SourceChanged
 from relay.client.frames import Published
@@ -46,6 +45,8 @@ class Update:
     media_type: str | None
     state: str | os.PathLike[str] | None
     on_progress: OnProgress | None
+    new_id: Callable[[], str]
+    """An id for the event, if it was given none."""
 
 
 async def send(
@@ -87,7 +88,7 @@ async def _by_blob(update: Update, source: Source, publish: Publish, payloads: P
     )
     parts = [part.end for part in content.parts]
     about = [whose, address.project, address.kind, address.to, address.run, content.sha256, parts]
-    async with _noted(update, about, address.id or str(uuid4())) as note:
+    async with _noted(update, about, address.id or update.new_id()) as note:
         blob = await payloads.upload(source, content, wish, note, update.on_progress)
         data = {"blob": {"id": blob.id, "size": blob.size, "sha256": blob.sha256}}
         event = address.id or note.event

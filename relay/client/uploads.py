@@ -254,7 +254,10 @@ class Upload:
         headers = {**_TUS, "Content-Type": _STREAM, "Upload-Offset": str(offset), "Content-Length": str(length)}
         async with aclosing(self._pieces(part, offset, offset + length)) as body:
             path = BLOBS + upload
-            return _number(await self._api.send("PATCH", path, headers, body, timeout_s=self._limits.finish_s))
+            reached = _number(await self._api.send("PATCH", path, headers, body, timeout_s=self._limits.finish_s))
+        if reached <= offset < part.size:
+            raise Refused(502, f"the upload was at {offset}, and is at {reached} after {length} bytes more")
+        return reached
 
     async def _pieces(self, part: Part, start: int, end: int) -> AsyncGenerator[bytes, None]:
         for at in range(start, end, PIECE_BYTES):

@@ -6,6 +6,7 @@ import ast
 import asyncio
 import inspect
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from tests.support.relay import RelayProcess
 
 CLIENT = DOCS / "client.md"
 TIMEOUT_S = 60.0
+MIB = 2**20
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +37,8 @@ async def run(name: str, text: str, names: dict[str, Any]) -> None:
             await done
 
 
-async def test_the_snippets_run(own_relay: RelayProcess, capsys: pytest.CaptureFixture[str]) -> None:
-    names: dict[str, Any] = {"url": own_relay.url}
+async def test_the_snippets_run(own_relay: RelayProcess, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    names: dict[str, Any] = {"url": own_relay.url, "folder": tmp_path}
     for name in ("token", "other_token"):
         uid = own_relay.cli("site", "create", "--owner", "anna", "--name", name).stdout.strip()
         names[name] = own_relay.cli("token", "create", "--site", uid).stdout.strip()
@@ -49,6 +51,8 @@ async def test_the_snippets_run(own_relay: RelayProcess, capsys: pytest.CaptureF
     assert said["connect"].endswith(" token websocket\n")
     assert "conflict {'from': 'Preparing', 'to': 'Success'}" in said["calls"]
     assert "{'op': 'train', 'epochs': 3}" in said["events"]
+    assert said["send"] == "11\n5000000\n"
+    assert said["stream"] == "all of 5000000 bytes\n5000000\n"
     assert said["transports"] == "sse\n"
     assert {said[name] for name in ("proxy", "tokens", "limits")} == {"True\n"}
 
@@ -75,5 +79,10 @@ def test_the_numbers() -> None:
         f"within {limits.climb_s / 60:.0f} minutes (`Limits.climb_s`)",
         f"pings each {limits.ping_s:g} s, comments on streams each {KEEP_ALIVE_S:.0f} s, polls of {limits.poll_s:g} s",
         f"takes longer than {limits.token_s:.0f} s",
+        f"Up to {limits.inline_bytes // MIB} MiB (`Limits.inline_bytes`",
+        f"Uploads of {2 * limits.part_bytes // MIB} MiB and more go in parts of {limits.part_bytes // MIB} MiB",
+        f"(`Limits.part_bytes`), {limits.parallel_parts} at a time",
+        f"up to {limits.request_bytes // MIB} MiB (`Limits.request_bytes`)",
+        f"{limits.damage_tries} times in all (`Limits.damage_tries`)",
     ):
         assert said in text, said
