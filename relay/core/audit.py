@@ -79,7 +79,7 @@ async def record(
 class Recorder:
     """See the module. One per node; idle, it has no task and makes no query."""
 
-    def __init__(self, store: Store, now_us: Callable[[], int], spawn: Callable[[object, str], None]) -> None:
+    def __init__(self, store: Store, now_us: Callable[[], int], spawn: Callable[[object, str], object]) -> None:
         self._store = store
         self._now_us = now_us
         self._spawn = spawn

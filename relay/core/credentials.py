@@ -32,7 +32,7 @@ class Credentials:
         store: Store,
         now_us: Callable[[], int],
         users: Callable[[], tuple[Iterable[Session], Iterable[Reader]]],
-        spawn: Callable[[object, str], None],
+        spawn: Callable[[object, str], object],
     ) -> None:
         self._store = store
         self._now_us = now_us

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 NEWCOMER_RETRY_S = 0.5
+JOIN_PATIENCE_S = 5.0
 HUBS_LOADING = 2
 """Hubs that are read from the storage at once; the others wait, in order, and not for a connection."""
 
@@ -149,6 +150,8 @@ class Node:
         self._hubs_of_site: dict[int, set[int]] = {}
         self._run_facts: OrderedDict[int, RunFacts] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._joining: dict[int, set[asyncio.Task[None]]] = {}
+        """Site → those of the tasks that subscribe it to what it has joined."""
 
     @staticmethod
     def now_us() -> int:
@@ -173,12 +176,13 @@ class Node:
         self.presence.close()
         await self.keeper.close()
 
-    def spawn(self, coroutine: object, name: str) -> None:
+    def spawn(self, coroutine: object, name: str) -> asyncio.Task[None]:
         """Run something beside, held and ended with the node; a failure is logged."""
-        task = asyncio.ensure_future(coroutine)  # type: ignore[call-overload]
+        task: asyncio.Task[None] = asyncio.ensure_future(coroutine)  # type: ignore[call-overload]
         task.set_name(name)
         self._tasks.add(task)
         task.add_done_callback(self._done)
+        return task
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -253,7 +257,23 @@ class Node:
         for entry in entries:
             site_id = entry.draft.subject_id
             if entry.draft.kind is Kind.PARTICIPANT and site_id is not None and self.sessions.get(site_id):
-                self.spawn(self._welcome_newcomer(project_id, site_id), f"join-{project_id}-{site_id}")
+                task = self.spawn(self._welcome_newcomer(project_id, site_id), f"join-{project_id}-{site_id}")
+                self._joining.setdefault(site_id, set()).add(task)
+                task.add_done_callback(lambda done, site_id=site_id: self._has_joined(site_id, done))  # type: ignore[misc]
+
+    def _has_joined(self, site_id: int, task: asyncio.Task[None]) -> None:
+        joining = self._joining[site_id]
+        joining.discard(task)
+        if not joining:
+            del self._joining[site_id]
+
+    async def has_joined(self, site_id: int) -> None:
+        """Wait until the site's sessions are subscribed to what it has joined: it may publish there at once.
+
+        Not for ever: a storage that does not answer holds up the subscription, and nothing else.
+        """
+        if joining := self._joining.get(site_id):
+            await asyncio.wait(joining, timeout=JOIN_PATIENCE_S)
 
     async def _welcome_newcomer(self, project_id: int, site_id: int) -> None:
         """Subscribe the site's sessions. While the storage does not answer, try again as long as there is one."""

@@ -184,7 +184,9 @@ class SocketDoor:
                 messaging.acknowledge(self._node, session, frame)
             case Call():
                 caller = Caller(node=self._node, principal=session.principal, site=session.site)
-                session.ok(frame.ref, result=await calls.perform(caller, frame))
+                result = await calls.perform(caller, frame)
+                await self._node.has_joined(session.site.id)
+                session.ok(frame.ref, result=result)
             case Hello():
                 await welcome(self._node, session, frame, ping_interval_s=self._settings.ping_interval_s)
                 state.welcomed()

@@ -10,7 +10,7 @@ import pytest
 
 from tests.conformance.realm import TASKS, Realm, Site, Team, listed, unique
 from tests.conformance.shapes import SUBSCRIPTION, assert_participation, assert_project
-from tests.conformance.wire import Frame, Wire, events
+from tests.conformance.wire import Frame, Wire, events, publication
 
 ABSENT = 2**40
 ALREADY = ("exists", "conflict")
@@ -136,6 +136,20 @@ async def test_with_several_wrong_parameters_no_right_one_is_blamed(realm: Realm
 
 
 # projects.join
+
+
+async def test_who_has_joined_publishes_at_once(realm: Realm) -> None:
+    """The frame after the call, sent before its answer, to a project to which nobody is connected."""
+    coordinator, (_, wire) = await realm.site(), await newcomer(realm)
+    body = {"name": unique("project"), "description": "of who is away", "tasks": [], "site": coordinator.id}
+    made = await realm.rest("POST", "projects/", coordinator.account, json=body)
+    assert made.status_code == 201, made.text
+    found = await realm.rest("GET", "projects/lookup/", coordinator.account, params={"name": body["name"]})
+    project = found.json()["id"]
+    await wire.send(type="call", ref="join", method="projects.join", params={"name": body["name"]})
+    await wire.send(**publication(project, {"ref": "publish"}))
+    assert (await wire.answer("join"))["type"] == "ok"
+    assert (await wire.answer("publish"))["type"] == "ok"
 
 
 async def test_join_by_name_answers_with_the_participation(realm: Realm) -> None:
