@@ -55,9 +55,8 @@ class Note:
         name = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]
         note = cls(event)
         note._path = directory / f"{PREFIX}{name}"
-        note._file = os.fdopen(os.open(note._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "a+b", buffering=0)
+        note._file = open_locked(note._path, os.O_APPEND)
         try:
-            lock(note._file, note._path)
             note._read(note._file)
         except BaseException:
             note.close()
@@ -71,7 +70,7 @@ class Note:
             file.write(b"\n")  # who wrote the last line was killed at it
         known = False
         for line in text.splitlines():
-            with contextlib.suppress(ValueError, AttributeError):
+            with contextlib.suppress(ValueError, AttributeError, TypeError):
                 said = json.loads(line)
                 self._uploads |= said.get("uploads", {})
                 known = known or "event" in said
@@ -104,18 +103,39 @@ class Note:
             self._path.unlink(missing_ok=True)
 
 
-def lock(file: BinaryIO, path: Path) -> None:
-    """Until the file is closed.
+def open_locked(path: Path, flags: int) -> BinaryIO:
+    """The file at this path, made if there is none, for this one alone until it is closed.
 
     Raises:
-        InUse: another one has it locked.
+        InUse: another one has it.
+        OSError: it cannot be written.
     """
+    while True:
+        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o600), "r+b", buffering=0)
+        try:
+            _lock(file, path)
+            if _is_at(file, path):
+                return file
+        except BaseException:
+            file.close()
+            raise
+        file.close()  # who had it has put it elsewhere, or removed it, in between
+
+
+def _lock(file: BinaryIO, path: Path) -> None:
     if sys.platform == "win32":  # it has no such locks: two at once would do twice what one can
         return
     try:
         fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise InUse(f"{path} is in use by another one that does the same") from None
+
+
+def _is_at(file: BinaryIO, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _sweep(directory: Path) -> None:

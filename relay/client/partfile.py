@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import BinaryIO
 
-from relay.client.notes import lock
+from relay.client.notes import open_locked
 
 _READ_BYTES = 1024 * 1024
 
@@ -31,9 +31,8 @@ class PartFile:
 
     def open(self) -> None:
         """Raises `InUse`; `OSError`, it cannot be written."""
-        file = os.fdopen(os.open(self._part, os.O_RDWR | os.O_CREAT, 0o600), "r+b", buffering=0)
+        file = open_locked(self._part, 0)
         try:
-            lock(file, self._path)
             while piece := file.read(_READ_BYTES):
                 self.digest.update(piece)
                 self.size += len(piece)

@@ -1,19 +1,25 @@
-"""Downloads from a server that answers as it should not."""
+"""Downloads from a server that answers as it should not; part files and notes that others have at the same time."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
 import hashlib
+import os
 from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
+from relay.client import notes
 from relay.client.api import Api
 from relay.client.credentials import Credentials
 from relay.client.downloads import Download, Reference
-from relay.client.errors import Closed, Corrupted, RelayError, TooLong
+from relay.client.errors import Closed, Corrupted, InUse, RelayError, TooLong
 from relay.client.limits import Limits
+from relay.client.notes import Note
+from relay.client.partfile import PartFile
 from relay.client.retries import Retries
 
 LIMITS = Limits(backoff_s=0.001, backoff_max_s=0.002)
@@ -168,3 +174,72 @@ def test_what_a_reference_says_besides_is_looked_at() -> None:
     assert Reference.of({"blob": {"id": id_, "size": True, "sha256": 5}}) == Reference(id=id_)
     full = {"id": id_, "size": 3, "sha256": SHA256.upper()}
     assert Reference.of({"blob": full}) == Reference(id=id_, size=3, sha256=SHA256)
+
+
+# Files
+
+
+def test_who_waited_for_a_file_does_not_write_into_what_it_became(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was opened under its first name, and locked when it had its last one."""
+    first, second = PartFile(tmp_path / "model", "blob"), PartFile(tmp_path / "model", "blob")
+    first.open()
+    first.append(DATA)
+    really = notes._lock
+
+    def in_between(file: BinaryIO, path: Path) -> None:
+        monkeypatch.setattr(notes, "_lock", really)
+        first.commit()
+        really(file, path)
+
+    monkeypatch.setattr(notes, "_lock", in_between)
+    second.open()
+    assert second.size == 0
+    second.append(b"other bytes")
+    second.restart()
+    assert (tmp_path / "model").read_bytes() == DATA
+    second.remove()
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_file_is_saved_by_one_at_a_time(tmp_path: Path) -> None:
+    first, second = PartFile(tmp_path / "model", "blob"), PartFile(tmp_path / "model", "blob")
+    first.open()
+    with pytest.raises(InUse):
+        second.open()
+    first.close()
+    second.open()
+    second.close()
+
+
+def test_a_note_whose_last_line_was_not_finished(tmp_path: Path) -> None:
+    note = Note.open(tmp_path, ["content"], "event-1")
+    note.remember("0", "upload-0")
+    note.remember("1", "upload-1")
+    note.remember("1", "")
+    note.close()
+    (path,) = tmp_path.iterdir()
+    path.write_bytes(path.read_bytes() + b'{"uploads": {"0": "upl')
+    for _ in range(2):
+        again = Note.open(tmp_path, ["content"], "event-2")
+        assert (again.event, again.upload("0"), again.upload("1")) == ("event-1", "upload-0", None)
+        again.remember("2", "upload-2")
+        again.close()
+    other = Note.open(tmp_path, ["another content"], "event-2")
+    assert (other.event, other.upload("0")) == ("event-2", None)
+    other.close()
+    path.write_bytes(b"[]\nnull\n{}\n")
+    blank = Note.open(tmp_path, ["content"], "event-3")
+    assert (blank.event, blank.upload("0")) == ("event-3", None)
+    blank.close()
+
+
+def test_notes_that_nobody_goes_on_with_are_removed(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        Note.open(tmp_path, [name], "event").close()
+    old = next(tmp_path.iterdir())
+    os.utime(old, (0, 0))
+    Note.open(tmp_path, ["three"], "event").close()
+    assert not old.exists()
+    assert len(list(tmp_path.iterdir())) == 2

@@ -22,7 +22,6 @@ import pytest
 
 from relay.client import Closed, Corrupted, Event, Site
 from tests.blobs.tus import STREAM, TUS, metadata
-from tests.client.fake import until
 from tests.client.test_relay import PASSWORD, USER, Clinic, first, user_on
 from tests.client.test_rungs import QuickClinic
 from tests.client.test_updates import LIMITS, read, sample, team, update
@@ -63,6 +62,12 @@ def source(tmp_path: Path) -> Path:
     path.parent.mkdir()
     path.write_bytes(DATA)
     return path
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait for other processes, for as long as the test itself may take: no event tells of how far they are."""
+    while not condition():  # noqa: ASYNC110
+        await asyncio.sleep(0.002)
 
 
 def hidden(path: Path) -> list[Path]:
