@@ -262,4 +262,5 @@ def _add_others(commands: Any, storage: argparse.ArgumentParser) -> None:
     )
     demo = _add(commands, "demo", "demo", "train a model on real data through a relay, with sites as processes")
     demo.add_argument("--rounds", metavar="N", type=int, default=5, help="rounds of federated averaging (default: 5)")
+    demo.add_argument("--plain", action="store_true", help="seal nothing: the relay can then read what the sites send")
     demo.add_argument("--json", action="store_true", help="end with one line of JSON")

@@ -306,8 +306,9 @@ def run_job(options: argparse.Namespace) -> int:
 
 
 def demo(options: argparse.Namespace) -> int:
-    if find_spec("sklearn") is None:
-        return fail("the demo trains with scikit-learn, which is not installed", "pip install 'starfish-relay[demo]'")
+    missing = [name for name in ("sklearn", "cryptography", "pyrage") if find_spec(name) is None]
+    if missing:
+        return fail(f"the demo needs {', '.join(missing)}, not installed here", "pip install 'starfish-relay[demo]'")
     from relay.demo import main
 
-    return main(rounds=options.rounds, as_json=options.json)
+    return main(rounds=options.rounds, as_json=options.json, plain=options.plain)

@@ -18,13 +18,14 @@ The coordinator and the participants know nothing of the play: they are what a s
 from __future__ import annotations
 
 
-def main(rounds: int = 5, as_json: bool = False) -> int:
-    """Run the demo; `as_json` makes the last line of standard output one JSON object.
+def main(rounds: int = 5, as_json: bool = False, plain: bool = False) -> int:
+    """Run the demo; `as_json` makes the last line of standard output one JSON object, `plain` leaves payloads unsealed.
 
     Returns:
         The exit status: 0 only if all runs ended in Success, the model is as good as one trained on all data at once
-        (within `yardstick.TOLERANCE`), and the site that was killed went on where it was.
+        (within `yardstick.TOLERANCE`), the site that was killed went on where it was, and what was sealed is nowhere
+        to be read in what the relay has stored.
     """
     from relay.demo import play  # noqa: PLC0415 - the processes of the sites need nothing of it
 
-    return play.main(rounds, as_json)
+    return play.main(rounds, as_json, plain)

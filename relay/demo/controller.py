@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Awaitable, Callable
 
 from relay.client import Interrupted, RelayError, Site
+from relay.client.sealed import Identity
 from relay.protocol.errors import ErrorCode
 
 PROJECT = "breast-cancer"
@@ -28,11 +29,14 @@ TIME_LIMIT_S = 120.0
 def start(work: Callable[[Site, argparse.Namespace], Awaitable[None]], parser: argparse.ArgumentParser) -> None:
     """A controller's process: read the arguments, connect, work, leave."""
     parser.add_argument("--url", required=True, help="the relay")
+    parser.add_argument("--identity", metavar="FILE", help="seal what is sent, by the identity in this file")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
     async def run() -> None:
-        async with asyncio.timeout(TIME_LIMIT_S), Site(options.url, token=os.environ[TOKEN], proxy=False) as site:
+        identity = None if options.identity is None else Identity.load(options.identity)
+        site = Site(options.url, token=os.environ[TOKEN], proxy=False, identity=identity)
+        async with asyncio.timeout(TIME_LIMIT_S), site:
             await work(site, options)
 
     asyncio.run(run())

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from relay.client import Event, Site
+from relay.client import Event, Published, Site
 from relay.demo import controller, data, model
 from relay.demo.data import Floats
 from relay.demo.model import Moments
@@ -39,11 +39,15 @@ class Coordinator:
 
     Args:
         polling: how many of the participants poll. They see no events: what they send and are sent is files.
+        sealed: events are sealed, for those who listen to events.
     """
 
     def __init__(
-        self, site: Site, project: int, files: RunFiles, *, participants: int, polling: int, rounds: int
+        self, site: Site, project: int, files: RunFiles, *, participants: int, polling: int, rounds: int, sealed: bool
     ) -> None:
+        self._sealed = sealed
+        self._to: list[str] | None = None
+        self._sealed_events = 0
         self._files = files
         self._listening = participants - polling
         self._sites: dict[int, str] = {}
@@ -65,6 +69,7 @@ class Coordinator:
     async def work(self) -> None:
         """Until the batch has ended and everybody has reported."""
         async for event in self._site.events():
+            self._sealed_events += event.to is not None
             match event.kind:
                 case "participant" if event.data["role"] == "participant":
                     await self._take_joined(event.data["site"])
@@ -86,7 +91,17 @@ class Coordinator:
     async def _take_joined(self, uid: str) -> None:
         self._joined.add(uid)
         if len(self._joined) == self._participants:
+            if self._sealed:
+                self._to = await self._with_keys()
             await self._drill()
+
+    async def _with_keys(self) -> list[str]:
+        """The participants that have keys: a controller that polls has none."""
+        keys = await self._site.keys.get(self._project)
+        found = [uid for uid in self._joined if keys.get(uid)]
+        if len(found) != self._listening:
+            raise RuntimeError(f"{self._listening} sites have keys, and the relay shows those of {len(found)}")
+        return found
 
     async def _drill(self) -> None:
         """How long does a command take, from here through the journal to the sites?"""
@@ -129,7 +144,8 @@ class Coordinator:
         self._updates.clear()
         payload = model.pack(weights=self._weights, mean=self._mean, scale=self._scale)
         await self._files.put(self._run, self._round - 1, payload)
-        sent = await self._site.publish(self._project, "update", payload=payload, run=self._run)
+        round_ = self._round if self._sealed else None
+        sent = await self._publish("update", payload=payload, run=self._run, round=round_)
         await self._all("Running")
         await self._command("train", batch=self._batch, round=self._round, model=sent.offset, epochs=EPOCHS)
 
@@ -172,6 +188,7 @@ class Coordinator:
             rounds=self._round,
             statuses={run["site_uid"]: run["status"] for run in runs},
             push_ms=[one for of_site in self._push_ms.values() for one in of_site],
+            sealed=self._sealed_events,
         )
 
     # --- to the sites
@@ -180,7 +197,11 @@ class Coordinator:
         await self._site.runs.status(self._run, status, increase_round=increase_round, update_all=True)
 
     async def _command(self, op: str, **task: Any) -> None:
-        await self._site.publish(self._project, "command", data={"op": op, **task, "sent_ns": time.time_ns()})
+        await self._publish("command", data={"op": op, **task, "sent_ns": time.time_ns()})
+
+    async def _publish(self, kind: str, **what: Any) -> Published:
+        self._sealed_events += self._sealed
+        return await self._site.publish(self._project, kind, to=self._to, **what)
 
 
 def tell(what: str, **news: Any) -> None:
@@ -207,6 +228,7 @@ async def work(site: Site, options: argparse.Namespace) -> None:
         participants=options.participants,
         polling=options.polling,
         rounds=options.rounds,
+        sealed=options.identity is not None,
     )
     await coordinator.work()
 

@@ -97,7 +97,7 @@ class Participant:
         await controller.walk(self._site, run, "Pending Success", "Pending Aggregating")
 
     async def _learn(self, run: int, task: dict[str, Any]) -> Floats:
-        start = await self._model(task["model"])
+        start = await self._model(task["model"], task["round"])
         x = model.standardised(self._cases.x, start["mean"], start["scale"])
         weights = start["weights"]
         for step in model.train(weights, x, self._cases.y, task["epochs"]):
@@ -119,10 +119,14 @@ class Participant:
         }
         await self._site.publish(self._project, "progress", run=run, data=progress)
 
-    async def _model(self, offset: int) -> dict[str, Floats]:
-        """The global model, by its place in the journal. It need not be kept: the journal does."""
+    async def _model(self, offset: int, round_: int) -> dict[str, Floats]:
+        """The global model, by its place in the journal. It need not be kept: the journal does. That it is this round's
+        is sealed with it.
+        """
         (event,) = await self._site.history(self._project, after=offset - 1, limit=1)
         assert event.payload is not None, f"expected a model at {offset}, found {event}"
+        if event.to is not None and event.round != round_:
+            raise RuntimeError(f"expected the model of round {round_}, the relay shows that of round {event.round}")
         return model.unpack(event.payload)
 
     async def _own_run(self, batch: int) -> int:

@@ -28,6 +28,8 @@ POLLING = PARTICIPANTS[2]
 PACE_S = 0.02
 """How long an epoch takes at least, so that there is something to watch."""
 TIME_LIMIT_S = 110.0
+MARK = b"sent_ns"
+"""Stands in every command: the relay has stored it if, and only if, it can read them."""
 LEAVE_S = 10.0
 """How long the sites may take to leave when all is done."""
 
@@ -42,6 +44,10 @@ class Outcome:
     push_ms: list[float]
     resumed: bool
     yardstick: Yardstick
+    sealed: int
+    """Events that the coordinator has sent or received sealed; 0 if nothing was to be."""
+    readable: int
+    """How often what stands in the commands is to be read in what the relay has stored."""
 
     @property
     def faults(self) -> list[str]:
@@ -53,6 +59,8 @@ class Outcome:
             faults.append(f"the federated model is {worse:.3f} less accurate than central training")
         if not self.resumed:
             faults.append(f"{VICTIM} did not go on where it was killed")
+        if self.sealed and self.readable:
+            faults.append("the relay has stored what it should not have been able to read")
         return faults
 
     def push_percentile_ms(self, percent: int) -> float:
@@ -75,6 +83,8 @@ class Outcome:
                 "push_ms_p50": round(self.push_percentile_ms(50), 2),
                 "push_ms_p99": round(self.push_percentile_ms(99), 2),
                 "pushes": len(self.push_ms),
+                "sealed": self.sealed,
+                "readable_at_relay": self.readable,
             }
         )
 
@@ -82,7 +92,9 @@ class Outcome:
 class Play:
     """One performance. The coordinator tells what happens, and this acts on it."""
 
-    def __init__(self, stage: Stage, display: Display, rounds: int) -> None:
+    def __init__(self, stage: Stage, display: Display, rounds: int, *, plain: bool) -> None:
+        self._plain = plain
+        self._identities: dict[str, str] = {}
         self._stage = stage
         self._display = display
         self._rounds = rounds
@@ -107,6 +119,12 @@ class Play:
         self._sites = await self._stage.register([COORDINATOR, *PARTICIPANTS])
         self._names = {uid: name for name, (uid, _) in self._sites.items()}
         self._display.say(f"{len(self._sites)} sites are registered, each with a token of its own")
+        if not self._plain:
+            self._identities = {name: self._stage.identity(name) for name in self._sites if name != POLLING}
+            self._display.say(
+                f"{len(self._identities)} of them have an identity: what they send each other is sealed; "
+                f"{POLLING}, which polls, has none"
+            )
         coordinator = await self._enter(
             COORDINATOR,
             "coordinator",
@@ -127,6 +145,7 @@ class Play:
             "--url",
             self._stage.url,
             *arguments,
+            *(("--identity", self._identities[name]) if name in self._identities else ()),
             pipe=role == "coordinator",
             **self._credentials(name, role),
         )
@@ -237,17 +256,19 @@ class Play:
             push_ms=self._result["push_ms"],
             resumed=self._resumed,
             yardstick=measured,
+            sealed=self._result["sealed"],
+            readable=self._stage.stored(MARK),
         )
 
 
-def main(rounds: int, as_json: bool) -> int:
+def main(rounds: int, as_json: bool, plain: bool) -> int:
     """See `relay.demo.main`."""
     if rounds < 1:
         print(f"error: a training has at least 1 round, not {rounds}", file=sys.stderr)
         return 2
     console = Console()
     try:
-        outcome = asyncio.run(_perform(console, rounds))
+        outcome = asyncio.run(_perform(console, rounds, plain=plain))
     except (KeyboardInterrupt, asyncio.CancelledError):
         print("interrupted; all processes are ended", file=sys.stderr)
         return 130
@@ -263,7 +284,7 @@ def main(rounds: int, as_json: bool) -> int:
     return 1 if outcome.faults else 0
 
 
-async def _perform(console: Console, rounds: int) -> Outcome:
+async def _perform(console: Console, rounds: int, *, plain: bool) -> Outcome:
     task = asyncio.current_task()
     assert task is not None
     for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
@@ -273,7 +294,7 @@ async def _perform(console: Console, rounds: int) -> Outcome:
         try:
             with Display(console, COORDINATOR, PARTICIPANTS, POLLING) as display:
                 async with asyncio.timeout(TIME_LIMIT_S):
-                    outcome = await Play(stage, display, rounds).perform()
+                    outcome = await Play(stage, display, rounds, plain=plain).perform()
         except (DemoFailed, TimeoutError):
             print(stage.logs(), file=sys.stderr)
             raise
@@ -297,7 +318,18 @@ def _show(console: Console, outcome: Outcome) -> None:
         highlight=False,
         soft_wrap=True,
     )
+    console.print(_seen_by_the_relay(outcome), highlight=False, soft_wrap=True)
     for fault in outcome.faults:
         console.print(f"[red]not well: {fault}[/]", highlight=False)
     if not outcome.faults:
         console.print("[green]All runs ended in Success.[/] No patient left a hospital.", highlight=False)
+
+
+def _seen_by_the_relay(outcome: Outcome) -> str:
+    if not outcome.sealed:
+        return f"Nothing was sealed: a command's content is {outcome.readable} times in what the relay has stored."
+    return (
+        f"{outcome.sealed} events were sealed by their senders and opened by their addressees; a command's content is "
+        f"{outcome.readable} times in what the relay has stored. What {POLLING} exchanged by polling was not sealed: "
+        "the relay can read its files, and the model as it was given to it."
+    )

@@ -20,6 +20,7 @@ from typing import Self
 
 import httpx
 
+from relay.client.sealed import Identity
 from relay.demo.controller import PASSWORD, USER
 
 DWELL_S = 0.5
@@ -77,6 +78,17 @@ class Stage:
         """The user's own, without what would configure a relay; data goes where the stage can remove it."""
         inherited = {key: value for key, value in os.environ.items() if not key.startswith(("STARFISH_", "DATABASE_"))}
         return inherited | {"STARFISH_DATA_DIR": str(self._home / "data"), "PYTHONUNBUFFERED": "1"}
+
+    def identity(self, name: str) -> str:
+        """A new identity for a site: its key file."""
+        path = self._home / f"{name.replace(' ', '-')}.identity"
+        Identity.generate().save(path)
+        return str(path)
+
+    def stored(self, text: bytes) -> int:
+        """How often the relay has stored this text, in its database and its files."""
+        files = [path for path in (self._home / "data").rglob("*") if path.is_file()]
+        return sum(path.read_bytes().count(text) for path in files)
 
     def logs(self) -> str:
         """The last lines of every process's log."""

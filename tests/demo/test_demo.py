@@ -73,11 +73,24 @@ def test_the_federation_trains_and_survives_a_kill(tmp_path: Path) -> None:
     assert set(result["accuracy_alone_by_site"]) == {"St. Anna", "Northfield", "Lakeside"}
     assert 0 < result["push_ms_p50"] <= result["push_ms_p99"]
     assert result["pushes"] >= 300
+    assert result["sealed"] > 150  # the commands alone
+    assert result["readable_at_relay"] == 0
+    assert f"{result['sealed']} events were sealed" in out
     assert "killed in the middle of round 1" in out
     for round_ in (1, 2):
         assert re.search(rf"Lakeside +\(polls\) +round {round_}: loss 0\.\d+, .* Pending Aggregating", out)
     assert not processes_of(tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_plain_it_says_what_the_relay_can_read(tmp_path: Path) -> None:
+    with running(tmp_path, "--rounds", "1", "--json", "--plain") as demo:
+        out, err = demo.communicate(timeout=TIMEOUT_S)
+    assert demo.returncode == 0, out + err
+    result = json.loads(out.splitlines()[-1])
+    assert result["sealed"] == 0
+    assert result["readable_at_relay"] > 100
+    assert "Nothing was sealed" in out
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 130)])

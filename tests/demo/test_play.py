@@ -18,6 +18,8 @@ GOOD = Outcome(
     push_ms=[float(number) for number in range(1, 201)],
     resumed=True,
     yardstick=Yardstick(central=0.97, alone={"St. Anna": 0.9, "Lakeside": 0.8}),
+    sealed=400,
+    readable=0,
 )
 
 
@@ -36,6 +38,7 @@ def test_all_well() -> None:
         ({"statuses": {"Registry": "Success", "St. Anna": "Failed"}}, "St. Anna ended in Failed"),
         ({"accuracy": 0.93}, "0.040 less accurate"),
         ({"resumed": False}, "did not go on"),
+        ({"readable": 3}, "should not have been able to read"),
     ],
 )
 def test_what_did_not_go_well_is_a_fault(change: dict[str, object], fault: str) -> None:
