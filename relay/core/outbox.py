@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 from relay.core import access, frames
+from relay.core.flag import Flag
 from relay.core.hub import Burst, Hub, Member, Shown
 from relay.core.ports import Link, StorageUnavailable, Store
 from relay.protocol.errors import CloseCode, SessionClosed
@@ -111,9 +112,8 @@ class Outbox:
         self._limits = limits
         self._catch_up = catch_up
         self._on_close = on_close
-        self._replies: deque[bytes] = deque()
-        self._room = asyncio.Event()
-        self._room.set()
+        self._replies: list[bytes] = []
+        self._room = Flag(is_set=True)
         self._transients: OrderedDict[Hashable, bytes] = OrderedDict()
         self._pump: asyncio.Task[None] | None = None
         self._closed = False
@@ -229,7 +229,7 @@ class Outbox:
         if self._closed:
             return False
         while self._replies and self.link.writable:
-            self.link.send(self._replies.popleft())
+            self.link.send(self._replies.pop(0))
         if len(self._replies) < self._limits.replies:
             self._room.set()
         behind = [lane for lane in self.lanes.values() if lane.position < lane.hub.head]

@@ -17,7 +17,6 @@ The machine knows no socket and no clock. Whoever drives it passes bytes and the
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -99,7 +98,7 @@ class Session:
         self.state = State.CONNECTED
         self._max_text_bytes = max_text_bytes
         self._max_payload_bytes = max_payload_bytes
-        self._bad_frames_at: deque[float] = deque()
+        self._bad_frames_at: list[float] = []
 
     def welcomed(self) -> None:
         """The hello was good and has been answered."""
@@ -157,7 +156,7 @@ class Session:
         recent = self._bad_frames_at
         recent.append(now)
         while recent[0] <= now - BAD_FRAME_WINDOW_S:
-            recent.popleft()
+            recent.pop(0)
         if len(recent) > BAD_FRAMES_ALLOWED:
             self.state = State.CLOSED
             raise SessionClosed(CloseCode.BAD_FRAMES, f"{len(recent)} bad frames within a minute")

@@ -61,16 +61,28 @@ class SocketDoor:
         seen = self._node.credentials.seen
         turn = self.arrivals.turn()
         try:
-            identity = await self._admit(websocket, turn)
-            if await _upgraded(websocket):
-                await self._run(websocket, identity, seen, turn)
-        except ReplyError as error:
-            with suppress(WebSocketDisconnect):
-                await websocket.send_denial_response(error_response(error))
+            entered = await self._enter(websocket, turn)
+            del websocket  # a session may last for weeks: nothing of its request is kept
+            if entered is not None:
+                await self._run(*entered, seen, turn)
         finally:
             turn.end()
 
     # --- the handshake
+
+    async def _enter(self, websocket: WebSocket, turn: Turn) -> tuple[SocketLink, Identity] | None:
+        """The upgraded connection, and whose it is. None: it was refused, or is gone."""
+        try:
+            identity = await self._admit(websocket, turn)
+            offered = websocket.scope["subprotocols"]
+            await websocket.accept(SUBPROTOCOL if SUBPROTOCOL in offered else None)
+        except WebSocketDisconnect:
+            return None
+        except ReplyError as error:
+            with suppress(WebSocketDisconnect):
+                await websocket.send_denial_response(error_response(error))
+            return None
+        return link_of(websocket), identity
 
     async def _admit(self, websocket: WebSocket, turn: Turn) -> Identity:
         """Find out who it is, and wait until it is its turn. Raises `ReplyError`, for an answer before the upgrade."""
@@ -95,8 +107,7 @@ class SocketDoor:
 
     # --- the session
 
-    async def _run(self, websocket: WebSocket, identity: Identity, seen: int, turn: Turn) -> None:
-        link = link_of(websocket)
+    async def _run(self, link: SocketLink, identity: Identity, seen: int, turn: Turn) -> None:
         session = self._open(link, identity)
         self._node.credentials.heed(seen)
         state = machine.Session(
@@ -105,7 +116,7 @@ class SocketDoor:
         log.info("session opened", extra=_about(session))
         code: int | None = None
         try:
-            code = await self._frames(websocket, session, state, turn)
+            code = await self._frames(link, session, state, turn)
         except SessionClosed as closed:
             session.close(closed)
         except Exception:
@@ -133,13 +144,13 @@ class SocketDoor:
         node.add_session(session)
         return session
 
-    async def _frames(self, websocket: WebSocket, session: Session, state: machine.Session, turn: Turn) -> int:
+    async def _frames(self, link: SocketLink, session: Session, state: machine.Session, turn: Turn) -> int:
         """Read and act until the socket is gone; its close code."""
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._settings.hello_timeout_s) as until_hello:
                 while True:
-                    message = await websocket.receive()
+                    message = await link.receive()
                     if message["type"] == "websocket.disconnect":
                         return int(message["code"])
                     text: str | None = message.get("text")
@@ -229,16 +240,6 @@ class SocketDoor:
 def _about(session: Session) -> dict[str, str]:
     """Whose session it is, and by which credential: a token's id, `key:` and a key's, or a password."""
     return {"session": session.id, "site": session.site.uid, "by": session.token_id or "password"}
-
-
-async def _upgraded(websocket: WebSocket) -> bool:
-    """False: whoever waited is gone."""
-    offered = websocket.scope["subprotocols"]
-    try:
-        await websocket.accept(SUBPROTOCOL if SUBPROTOCOL in offered else None)
-    except WebSocketDisconnect:
-        return False
-    return True
 
 
 def _ref(frame: ClientFrame) -> Ref:

@@ -21,12 +21,17 @@ import struct
 import sys
 import termios
 from asyncio.transports import BaseTransport
+from collections import deque
 from collections.abc import Coroutine
 from typing import Any, cast
 
+from starlette.types import Receive
 from starlette.websockets import WebSocket
+from uvicorn._types import ASGIReceiveEvent
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame
+
+from relay.core.flag import Flag
 
 EXTENSION = "starfish.transport"
 CLOSE_TIMEOUT_S = 5.0
@@ -37,11 +42,46 @@ _BYTES_ACKED = 120
 """Where `tcpi_bytes_acked` lies in `struct tcp_info` (Linux 4.1 and later)."""
 
 
+class _Inbox:
+    """What has come for the session, for its one reader."""
+
+    __slots__ = ("_messages", "_waiter")
+
+    def __init__(self) -> None:
+        self._messages: deque[ASGIReceiveEvent] | None = None
+        self._waiter: asyncio.Future[None] | None = None
+
+    def put_nowait(self, message: ASGIReceiveEvent) -> None:
+        if self._messages is None:
+            self._messages = deque()
+        self._messages.append(message)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def empty(self) -> bool:
+        return self._messages is None
+
+    async def get(self) -> ASGIReceiveEvent:
+        while self._messages is None:
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        message = self._messages.popleft()
+        if not self._messages:
+            self._messages = None
+        return message
+
+
 class RelayProtocol(WebSocketsSansIOProtocol):
     """uvicorn's protocol, found in the ASGI scope's extensions under `EXTENSION`."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
+        # uvicorn makes a queue and an event, with three waiting lists of 600 bytes, for every connection.
+        self.queue = cast("asyncio.Queue[ASGIReceiveEvent]", _Inbox())
+        self.writable = cast("asyncio.Event", Flag(is_set=True))
         self.close_timeout = CLOSE_TIMEOUT_S
         self.left_cleanly = False
         """The peer has closed by the closing handshake."""
@@ -54,7 +94,7 @@ class RelayProtocol(WebSocketsSansIOProtocol):
 
     def connection_made(self, transport: BaseTransport) -> None:
         super().connection_made(transport)
-        self.is_lost = asyncio.Event()
+        self.is_lost = Flag(is_set=False)
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -130,15 +170,22 @@ class RelayProtocol(WebSocketsSansIOProtocol):
             self.transport.resume_reading()
         self.close_timer = self.loop.call_later(self.close_timeout, self.transport.abort)
 
+    def forget_request(self) -> None:
+        """Let go of what the handshake was about: it would be held for as long as the session lives."""
+        cast("dict[str, object]", self.scope).clear()
+        del self.request, self.response
+
 
 class SocketLink:
     """Serves `relay.core.ports.Link` on one open WebSocket."""
 
-    __slots__ = ("_protocol", "_write")
+    __slots__ = ("_protocol", "_write", "receive")
 
     def __init__(self, protocol: RelayProtocol) -> None:
         self._protocol = protocol
         self._write = protocol.transport.write
+        self.receive = cast("Receive", protocol.receive)
+        """The next frame, or the end."""
 
     @property
     def writable(self) -> bool:
@@ -192,7 +239,7 @@ def unsent_bytes(transport: BaseTransport) -> int:
 
 
 def link_of(websocket: WebSocket) -> SocketLink:
-    """The link of an accepted WebSocket.
+    """The link of an accepted WebSocket, whose request is forgotten with it.
 
     Raises:
         RuntimeError: it is served by something else than this server.
@@ -202,4 +249,5 @@ def link_of(websocket: WebSocket) -> SocketLink:
         raise RuntimeError(
             f"expected a RelayProtocol in the scope, got {protocol!r}; start it by `starfish-relay serve`"
         )
+    protocol.forget_request()
     return SocketLink(protocol)
