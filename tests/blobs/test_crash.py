@@ -44,11 +44,24 @@ async def _project(client: Client) -> int:
     return number
 
 
-async def _slowly(data: bytes, sent: list[int]) -> AsyncIterator[bytes]:
-    for start in range(0, len(data), 64 * 1024):
-        yield data[start : start + 64 * 1024]
-        sent.append(start)
-        await asyncio.sleep(0)
+PIECE = 64 * 1024
+
+
+class Stopping:
+    """A body that stops after some of its pieces, until it is let go on."""
+
+    def __init__(self, data: bytes, pieces: int) -> None:
+        self._data = data
+        self._pieces = pieces
+        self.stopped = asyncio.Event()
+        self.go_on = asyncio.Event()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for start in range(0, len(self._data), PIECE):
+            yield self._data[start : start + PIECE]
+            if start // PIECE == self._pieces:
+                self.stopped.set()
+                await self.go_on.wait()
 
 
 @pytest.mark.parametrize("checked", [False, True], ids=["plain", "checked"])
@@ -58,13 +71,12 @@ async def test_killed_at_any_byte_it_goes_on_where_it_is(own: RelayProcess, clie
     stored = own.data_dir / "files" / "uploads" / path.rpartition("/")[2]
     offset = 0
     for _ in range(3):
-        sent: list[int] = []
+        body = Stopping(DATA[offset:], random.randrange(10, 100))
         headers = {"Upload_Checksum": checksum(DATA[offset:])} if checked else {}
-        writing = asyncio.create_task(client.patch(path, offset, _slowly(DATA[offset:], sent), **headers))
-        last = random.randrange(10, 150)
-        while len(sent) < last and not writing.done():  # noqa: ASYNC110 - the test's own task is waited for
-            await asyncio.sleep(0)
+        writing = asyncio.create_task(client.patch(path, offset, body, **headers))
+        await body.stopped.wait()
         await asyncio.to_thread(own.kill)
+        body.go_on.set()
         with pytest.raises(httpx.TransportError):
             await writing
         await asyncio.to_thread(own.start)

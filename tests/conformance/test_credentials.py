@@ -122,7 +122,7 @@ async def test_a_refreshed_session_outlives_its_first_token(
     realm: Realm, relay: RelayProcess, make_token: MakeToken
 ) -> None:
     site = await realm.site()
-    wire = await with_token(realm, await expiring_token(relay, site, 5))
+    wire = await with_token(realm, await expiring_token(relay, site, 8))
     answer = await wire.ok(type="refresh", token=make_token(site))
     assert answer["expires_at"] is None
     until = datetime.fromisoformat(wire.welcome["expires_at"])

@@ -75,6 +75,9 @@ async def test_the_sites_of_a_user_share_its_rate_and_its_number_of_sessions(sha
     refusals = [answer["code"] for answer in answers if answer["type"] == "error"]
     assert len(refusals) > BURST, "what one site could send alone is as much as all three may"
     assert set(refusals) == {"rate_limited"}
-    response = await shared.as_site("POST", "calls/projects.list/", sites[0], json={})
-    assert (response.status_code, response.json()["error"]["code"]) == (429, "rate_limited")
-    assert int(response.headers["Retry-After"]) >= 1
+    asking = (shared.as_site("POST", "calls/projects.list/", sites[0], json={}) for _ in range(2 * BURST))
+    too_fast = [response for response in await asyncio.gather(*asking) if response.status_code != 200]
+    assert too_fast
+    for response in too_fast:
+        assert (response.status_code, response.json()["error"]["code"]) == (429, "rate_limited")
+        assert int(response.headers["Retry-After"]) >= 1

@@ -135,7 +135,7 @@ async def test_settings_say_for_whom_and_how_long(monkeypatch: pytest.MonkeyPatc
     audience = "https://relay.example"
     settings = {
         "STARFISH_AUDIENCE": audience,
-        "STARFISH_KEY_SESSION_S": "8",
+        "STARFISH_KEY_SESSION_S": "12",
         "STARFISH_TOKEN_LIFETIME_S": "3600",
     }
     with RelayProcess(settings=settings) as relay:

@@ -16,6 +16,12 @@ from pathlib import Path
 import pytest
 
 TIMEOUT_S = 100.0
+SOAK = pytest.mark.soak
+
+
+def heed_interrupts() -> None:
+    """As from a terminal, also if the tests run in the background, where SIGINT is ignored and that is inherited."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextmanager
@@ -28,6 +34,7 @@ def running(home: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"TMPDIR": str(home)},
+        preexec_fn=heed_interrupts,  # noqa: PLW1509 - it takes no lock
     )
     try:
         yield process
@@ -93,7 +100,7 @@ def test_plain_it_says_what_the_relay_can_read(tmp_path: Path) -> None:
     assert "Nothing was sealed" in out
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 130)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 130, marks=SOAK)])
 def test_broken_off_it_takes_all_its_processes_along(tmp_path: Path, number: signal.Signals, code: int) -> None:
     with running(tmp_path, "--rounds", "50") as demo:
         wait_for(demo, "round 1 of 50")
@@ -106,7 +113,9 @@ def test_broken_off_it_takes_all_its_processes_along(tmp_path: Path, number: sig
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("role", ["coordinator", "participant", "poller"])
+@pytest.mark.parametrize(
+    "role", ["participant", pytest.param("coordinator", marks=SOAK), pytest.param("poller", marks=SOAK)]
+)
 def test_a_site_that_dies_of_itself_fails_the_demo_at_once_and_shows_the_logs(tmp_path: Path, role: str) -> None:
     with running(tmp_path, "--rounds", "50") as demo:
         wait_for(demo, "round 1 of 50")
