@@ -158,6 +158,19 @@ async def test_the_relays_own_limit_counts_too() -> None:
                 assert await read(event) == sample(size)
 
 
+async def test_ones_own_update_is_not_shown_to_it_in_a_replay(clinic: Clinic) -> None:
+    async with Proxy(clinic.relay.port) as proxy, team(clinic, proxy=proxy) as (co, pa, project):
+        for size in (10, INLINE + 1):
+            await pa.send_update(project, sample(size))
+        proxy.cut()
+        sent = await co.publish(project, "command", data="after the cut")
+        async with asyncio.timeout(TIMEOUT_S):
+            async for event in pa.events():
+                assert event.kind != "update"
+                if event.offset == sent.offset:
+                    break
+
+
 # What is refused
 
 
