@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from db import records
 from db.connect import Connection
-from relay.core.audit_chain import ChainHead, Note, Record, encode_details, follow
+from relay.core.audit_chain import ChainHead, ChainLink, Note, Record, encode_details, follow
 
 _ENTRY = "seq, at_us, actor, action, target, result, origin, details, hash"
 HEAD = "SELECT seq, hash FROM audit_head WHERE id = 1"
@@ -42,6 +43,10 @@ class Audit:
     async def read(self, after: int, *, limit: int, since_us: int = 0) -> list[Record]:
         rows = await self._db.fetch_all(READ, {"after": after, "since_us": since_us, "limit": limit})
         return [records.audit_record(row) for row in rows]
+
+    async def links(self, after: int, *, limit: int) -> list[ChainLink]:
+        rows: Sequence[Any] = await self._db.fetch_all(READ, {"after": after, "since_us": 0, "limit": limit})
+        return [ChainLink(*row) for row in rows]
 
 
 def _values(record: Record) -> dict[str, object]:

@@ -79,7 +79,7 @@ async def check(store: Store, verifier: Verifier) -> None:
     """
     async with store.snapshot() as tx:
         stored = await tx.audit.head()
-        while page := await tx.audit.read(verifier.head.seq, limit=PAGE):
+        while page := await tx.audit.links(verifier.head.seq, limit=PAGE):
             await asyncio.to_thread(verifier.take, page)
         verifier.end(stored)
 

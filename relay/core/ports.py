@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
-from relay.core.audit_chain import ChainHead, Note, Record
+from relay.core.audit_chain import ChainHead, ChainLink, Note, Record
 from relay.core.model import (
     Aged,
     Blob,
@@ -371,6 +371,9 @@ class Audit(Protocol):
 
     async def read(self, after: int, *, limit: int, since_us: int = 0) -> list[Record]:
         """Entries after a number, in order, of those that are not older than `since_us`."""
+
+    async def links(self, after: int, *, limit: int) -> list[ChainLink]:
+        """Entries after a number, in order, as they are stored."""
 
 
 class Tx(Protocol):
