@@ -32,10 +32,10 @@ DELETE_GROUP = "DELETE FROM groups WHERE id = :id"
 LEAVE_GROUPS = "DELETE FROM user_groups WHERE user_id = :user_id"
 JOIN_GROUP = "INSERT INTO user_groups (user_id, group_id) VALUES (:user_id, :group_id)"
 
-_TOKEN = "id, site_id, label, created_us, expires_us, revoked_us"
+_TOKEN = "id, site_id, label, created_us, expires_us, revoked_us, scopes"
 TOKEN_BY_DIGEST = f"SELECT {_TOKEN} FROM tokens WHERE digest = :digest"
 CREATE_TOKEN = f"""INSERT INTO tokens ({_TOKEN}, digest)
-    VALUES (:id, :site_id, :label, :created_us, :expires_us, NULL, :digest)"""
+    VALUES (:id, :site_id, :label, :created_us, :expires_us, NULL, :scopes, :digest)"""
 REVOKE_TOKEN = "UPDATE tokens SET revoked_us = :now_us WHERE id = :id AND revoked_us IS NULL RETURNING id"
 TOKENS = f"SELECT {_TOKEN} FROM tokens ORDER BY created_us, id"
 TOKENS_OF_SITE = f"SELECT {_TOKEN} FROM tokens WHERE site_id = :site_id ORDER BY created_us, id"
@@ -69,7 +69,8 @@ PUT_KEY = """INSERT INTO site_keys (site_id, name, value) VALUES (:site_id, :nam
     ON CONFLICT (site_id, name) DO UPDATE SET value = excluded.value"""
 
 HOLDERS = """SELECT t.digest, t.id AS token_id, t.site_id, t.label, t.created_us AS token_created_us, t.expires_us,
-    t.revoked_us, u.is_active, s.id, s.uid, s.name, s.description, s.owner_id, s.connected, s.seen_us, s.created_us,
+    t.revoked_us, t.scopes, u.is_active,
+    s.id, s.uid, s.name, s.description, s.owner_id, s.connected, s.seen_us, s.created_us,
     s.updated_us FROM tokens t JOIN sites s ON s.id = t.site_id JOIN users u ON u.id = s.owner_id WHERE t.digest """
 KEYS_OF_SITES = "SELECT site_id, name, value FROM site_keys WHERE site_id {among} ORDER BY site_id, name"
 
@@ -191,6 +192,7 @@ class Tokens:
                 "label": token.label,
                 "created_us": token.created_us,
                 "expires_us": token.expires_us,
+                "scopes": ",".join(token.scopes),
                 "digest": digest,
             },
         )

@@ -23,6 +23,7 @@ from relay.core.model import (
     Project,
     Role,
     Run,
+    Scope,
     SigningKey,
     Site,
     Token,
@@ -71,7 +72,12 @@ def token(row: Row) -> Token:
         created_us=row["created_us"],
         expires_us=row["expires_us"],
         revoked_us=row["revoked_us"],
+        scopes=_scopes(row),
     )
+
+
+def _scopes(row: Row) -> tuple[Scope, ...]:
+    return tuple(Scope(name) for name in row["scopes"].split(","))
 
 
 def holder(row: Row) -> Holder:
@@ -84,6 +90,7 @@ def holder(row: Row) -> Holder:
             created_us=row["token_created_us"],
             expires_us=row["expires_us"],
             revoked_us=row["revoked_us"],
+            scopes=_scopes(row),
         ),
         site=site(row),
         is_active=bool(row["is_active"]),

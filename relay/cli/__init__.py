@@ -129,6 +129,12 @@ def _add_people(commands: Any, storage: argparse.ArgumentParser) -> None:
     create.add_argument("username", metavar="NAME")
     create.add_argument("--email", metavar="E", default="")
     create.add_argument("--no-input", action="store_true", help="take the password from $STARFISH_USER_PASSWORD")
+    passwd = _add(user, "passwd", "change_password", "give a user another password (asks for it)", [storage])
+    passwd.add_argument("username", metavar="NAME")
+    passwd.add_argument("--no-input", action="store_true", help="take the password from $STARFISH_USER_PASSWORD")
+    enable = _add(user, "enable", "enable_user", "let a disabled user and its sites in again", [storage])
+    enable.add_argument("username", metavar="NAME")
+    _add(user, "list", "list_users", "list users, operators too, and how many sites each has", [storage])
     disable = _add(user, "disable", "disable_user", "refuse a user and its sites from now on", [storage])
     disable.add_argument("username", metavar="NAME")
 
@@ -150,6 +156,15 @@ def _add_sites(commands: Any, storage: argparse.ArgumentParser) -> None:
         "--expires-in",
         metavar="TIME",
         help="such as 12h or 90d, or never; default: $STARFISH_TOKEN_LIFETIME_S, or never",
+    )
+    create.add_argument(
+        "--scope",
+        metavar="SCOPE",
+        action="append",
+        default=[],
+        choices=["connect", "publish", "read-only", "metrics"],
+        help="what it may be used for; may be repeated (default: connect and publish). connect: everything but to "
+        "publish and to upload; publish: that alone, over HTTP; read-only: to look on; metrics: GET /metrics",
     )
     listing = _add(token, "list", "list_tokens", "list tokens, never their secrets", [storage])
     listing.add_argument("--site", metavar="UID", help="of this site only")

@@ -25,7 +25,7 @@ from relay.bus.postgres import NOTIFY
 from relay.config import BadSetting, Settings
 from relay.core import accounts
 from relay.core.audit import SOURCE, Source
-from relay.core.model import rfc3339
+from relay.core.model import DEFAULT_SCOPES, Scope, rfc3339
 from relay.core.node import Node
 from relay.core.passwords import hash_now
 from relay.core.ports import StorageUnavailable
@@ -171,7 +171,7 @@ def create_user(options: argparse.Namespace) -> int:
 def _create_user(options: argparse.Namespace, variable: str, *, is_operator: bool) -> int:
     accounts.check_username(options.username)
     password = _password(options.no_input, variable)
-    accounts.check_password(password)
+    accounts.check_password(password, options.username)
     password_hash = hash_now(password)
 
     async def run() -> int:
@@ -203,10 +203,48 @@ def _password(no_input: bool, variable: str) -> str:
 
 
 def disable_user(options: argparse.Namespace) -> int:
+    return _set_active(options, False, f"disabled {options.username}; its sites' sessions are being closed")
+
+
+def enable_user(options: argparse.Namespace) -> int:
+    return _set_active(options, True, f"enabled {options.username}")
+
+
+def _set_active(options: argparse.Namespace, active: bool, said: str) -> int:
     async def run() -> int:
         async with open_store(options) as store:
-            await accounts.set_active(store, options.username, active=False, now_us=Node.now_us())
-        print(f"disabled {options.username}; its sites' sessions are being closed")
+            await accounts.set_active(store, options.username, active=active, now_us=Node.now_us())
+        print(said)
+        return 0
+
+    return asyncio.run(run())
+
+
+def change_password(options: argparse.Namespace) -> int:
+    password = _password(options.no_input, "STARFISH_USER_PASSWORD")
+    accounts.check_password(password, options.username)
+    password_hash = hash_now(password)
+
+    async def run() -> int:
+        async with open_store(options) as store:
+            await accounts.set_password(store, options.username, password_hash, Node.now_us())
+        print(f"changed the password of {options.username}")
+        return 0
+
+    return asyncio.run(run())
+
+
+def list_users(options: argparse.Namespace) -> int:
+    async def run() -> int:
+        async with open_store(options) as store:
+            users = await accounts.list_users(store)
+        table = Table("name", "email", "role", "sites", "created", "state")
+        for user, sites in users:
+            role = "operator" if user.is_operator else "user"
+            state = "active" if user.is_active else "disabled"
+            created = rfc3339(user.created_us)[:19] + "Z"
+            table.add_row(user.username, user.email, role, str(sites), created, state)
+        show(table)
         return 0
 
     return asyncio.run(run())
@@ -237,11 +275,17 @@ def create_token(options: argparse.Namespace) -> int:
     given = options.expires_in
     life_s = settings_of(options).token_lifetime_s if given is None else 0 if given == "never" else seconds(given)
     expires_us = now_us + int(life_s * 1e6) if life_s else None
+    scopes = [Scope(name) for name in options.scope] or DEFAULT_SCOPES
 
     async def run() -> int:
         async with open_store(options) as store:
             _, secret = await accounts.create_token(
-                store, site_uid=options.site, label=options.label, expires_us=expires_us, now_us=now_us
+                store,
+                site_uid=options.site,
+                label=options.label,
+                expires_us=expires_us,
+                now_us=now_us,
+                scopes=scopes,
             )
         print(secret)
         return 0
@@ -261,13 +305,14 @@ def list_tokens(options: argparse.Namespace) -> int:
     async def run() -> int:
         async with open_store(options) as store:
             tokens = await accounts.list_tokens(store, options.site)
-        table = Table("id", "site", Column("uid", no_wrap=True), "label", "created", "expires", "state")
+        table = Table("id", "site", Column("uid", no_wrap=True), "label", "scopes", "created", "expires", "state")
         for token, site in tokens:
             expired = token.expires_us is not None and token.expires_us <= Node.now_us()
             state = "revoked" if token.revoked_us is not None else "expired" if expired else "good"
             expires = "never" if token.expires_us is None else rfc3339(token.expires_us)[:19] + "Z"
             created = rfc3339(token.created_us)[:19] + "Z"
-            table.add_row(token.id, site.name, site.uid, token.label, created, expires, state)
+            scopes = ", ".join(token.scopes)
+            table.add_row(token.id, site.name, site.uid, token.label, scopes, created, expires, state)
         show(table)
         return 0
 

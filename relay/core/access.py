@@ -11,8 +11,33 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Protocol
 
-from relay.core.model import BlobRef, Draft, Kind, Role
+from relay.core.model import BlobRef, Draft, Kind, Role, Scope
 from relay.protocol.errors import forbidden, unknown_project, unknown_run, unknown_site
+
+
+class Right(Enum):
+    """What a credential may be used for at all, whatever its site's role allows."""
+
+    READ = "connect, or read"
+    ACT = "change anything, or acknowledge"
+    PUBLISH = "publish, or upload"
+    METRICS = "read the metrics"
+
+
+SITES_RIGHTS = frozenset({Right.READ, Right.ACT, Right.PUBLISH})
+"""Of a key, of a password, and of a token that was made without a word about it."""
+
+_SCOPES: Mapping[Scope, frozenset[Right]] = {
+    Scope.CONNECT: frozenset({Right.READ, Right.ACT}),
+    Scope.PUBLISH: frozenset({Right.PUBLISH}),
+    Scope.READ_ONLY: frozenset({Right.READ}),
+    Scope.METRICS: frozenset({Right.METRICS}),
+}
+
+
+def rights_of(scopes: Iterable[Scope]) -> frozenset[Right]:
+    """What a token of these scopes may be used for."""
+    return frozenset(right for scope in scopes for right in _SCOPES[scope])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,6 +50,12 @@ class Principal:
     name: str = ""
     site_uid: str = ""
     """Of the site, for a principal that is one."""
+    rights: frozenset[Right] = SITES_RIGHTS
+
+    @property
+    def takes_part(self) -> bool:
+        """Whether it can do the site's part, so that the site counts as online by it. Who only looks on cannot."""
+        return Right.ACT in self.rights
 
     def acts_for(self, site_id: int) -> bool:
         return self.is_operator or site_id in self.sites
@@ -95,6 +126,16 @@ def require(principal: Principal, action: Action, members: Iterable[Member]) -> 
     if not may(principal, Action.SEE_PROJECT, members):
         raise unknown_project()
     raise forbidden(f"only the coordinator may {action.name.lower().replace('_', ' ')}")
+
+
+def require_right(principal: Principal, right: Right) -> None:
+    """Refuse what the credential was not made for.
+
+    Raises:
+        ReplyError: `forbidden`.
+    """
+    if right not in principal.rights:
+        raise forbidden(f"the token's scope does not allow to {right.value}")
 
 
 def require_site(principal: Principal, site_id: int) -> None:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import secrets
 import uuid
+from collections.abc import Iterable
 
 from relay.core import audit
 from relay.core.audit_chain import Deed
-from relay.core.model import Site, Token, User
+from relay.core.model import DEFAULT_SCOPES, Scope, Site, Token, User
 from relay.core.passwords import MAX_BYTES, MIN_LENGTH
 from relay.core.ports import AlreadyThere, Store
 from relay.protocol.errors import ErrorCode, ReplyError, invalid, unknown_site
@@ -25,8 +26,23 @@ def digest_of(token: str) -> bytes:
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 
-def check_password(password: str) -> None:
-    """Refuse a password that is too short or absurdly long.
+_COMMON = frozenset(
+    """
+    00000000 11111111 12341234 12344321 12345678 123123123 123456789 1234567890 87654321 987654321 0123456789
+    a1b2c3d4 aa123456 aaaaaaaa abc12345 abcd1234 abcdefgh admin123 admin1234 administrator asdfasdf asdfghjk
+    asdfghjkl baseball basketball changeit changeme computer corvette default1 dragon12 football hospital hospital1
+    iloveyou internet jennifer letmein1 letmein123 liverpool login123 master12 mercedes metallica michelle monkey123
+    nothing1 passw0rd pass1234 password password! password1 password12 password123 password1234 p@ssw0rd p@ssword
+    princess qazwsxedc q1w2e3r4 q1w2e3r4t5 qwer1234 qwerty12 qwerty123 qwertyui qwertyuiop rush2112 samantha
+    secret12 secret123 security starfish starfish1 starwars sunshine superman test1234 testtest trustno1 welcome1
+    welcome123 whatever x1y2z3w4 xxxxxxxx zaq12wsx zxcvbnm1
+    """.split()  # noqa: SIM905 - a list of words reads better
+)
+"""What is tried first, as far as it is long enough; in lower case."""
+
+
+def check_password(password: str, username: str = "") -> None:
+    """Refuse a password that is too short, absurdly long, the user's own name, or what everybody tries first.
 
     Raises:
         ReplyError: `invalid`.
@@ -35,6 +51,10 @@ def check_password(password: str) -> None:
         raise invalid(password=f"at least {MIN_LENGTH} characters, got {len(password)}")
     if len(password.encode("utf-8", "surrogatepass")) > MAX_BYTES:
         raise invalid(password=f"at most {MAX_BYTES} bytes")
+    if username and password.casefold() == username.casefold():
+        raise invalid(password="it is the username")  # noqa: S106 - a reason
+    if password.casefold() in _COMMON:
+        raise invalid(password="it is among those that are tried first")  # noqa: S106 - a reason
 
 
 def check_username(username: str) -> None:
@@ -96,13 +116,20 @@ async def create_site(store: Store, *, owner: str, uid: str | None, name: str, d
 
 
 async def create_token(
-    store: Store, *, site_uid: str, label: str, expires_us: int | None, now_us: int
+    store: Store,
+    *,
+    site_uid: str,
+    label: str,
+    expires_us: int | None,
+    now_us: int,
+    scopes: Iterable[Scope] = DEFAULT_SCOPES,
 ) -> tuple[Token, str]:
     """Make a token for a site. Returns its record and the secret, which is nowhere else.
 
     Raises:
         ReplyError: `unknown_site`.
     """
+    scopes = tuple(sorted(set(scopes)))
     secret = TOKEN_PREFIX + secrets.token_urlsafe(32)
     async with store.transaction() as tx:
         site = await tx.sites.by_uid(site_uid.lower())
@@ -115,10 +142,18 @@ async def create_token(
             created_us=now_us,
             expires_us=expires_us,
             revoked_us=None,
+            scopes=scopes,
         )
         await tx.tokens.create(token, digest_of(secret))
         await audit.record(
-            tx, now_us, Deed.TOKEN_CREATE, None, f"site:{site.uid}", token=token.id, expires_us=expires_us
+            tx,
+            now_us,
+            Deed.TOKEN_CREATE,
+            None,
+            f"site:{site.uid}",
+            token=token.id,
+            expires_us=expires_us,
+            scopes=",".join(scopes),
         )
     return token, secret
 
@@ -165,3 +200,28 @@ async def set_active(store: Store, username: str, *, active: bool, now_us: int) 
         await tx.users.set_active(user.id, active)
         deed = Deed.USER_ENABLE if active else Deed.USER_DISABLE
         await audit.record(tx, now_us, deed, None, f"user:{username}")
+
+
+async def set_password(store: Store, username: str, password_hash: str, now_us: int) -> None:
+    """Give a user another password. From then on the one before lets nobody in.
+
+    Raises:
+        ReplyError: `invalid`, if there is no such user.
+    """
+    async with store.transaction() as tx:
+        user = await tx.users.by_name(username)
+        if user is None:
+            raise invalid(username=f"there is no user {username!r}")
+        await tx.users.set_password(user.id, password_hash)
+        await audit.record(tx, now_us, Deed.USER_PASSWORD, None, f"user:{username}")
+
+
+async def list_users(store: Store) -> list[tuple[User, int]]:
+    """All users, by id, and how many sites each has."""
+    found: list[tuple[User, int]] = []
+    while True:
+        async with store.snapshot() as tx:
+            _, users = await tx.users.page(limit=1000, skip=len(found))
+            found += [(user, len(await tx.sites.ids_of_owner(user.id))) for user in users]
+        if not users:
+            return found

@@ -13,8 +13,8 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from msgspec import Meta
 
-from relay.core import messaging, projects, runs, sites
-from relay.core.access import Principal
+from relay.core import access, messaging, projects, runs, sites
+from relay.core.access import Principal, Right
 from relay.core.model import JsonObject, Kind, Run, Site
 from relay.core.node import Node
 from relay.core.objects import participation_object, project_object, run_object, site_object
@@ -146,6 +146,19 @@ class Caller:
 P = TypeVar("P")
 Handler = Callable[[Caller, Any], Awaitable[Any]]
 METHODS: dict[str, tuple[type[Any], Handler]] = {}
+READING = frozenset(
+    {
+        "projects.list",
+        "projects.participants",
+        "runs.list",
+        "progress.get",
+        "history.read",
+        "cursors.list",
+        "receipts.get",
+        "keys.get",
+    }
+)
+"""The methods that change nothing."""
 
 
 def method(name: str, params: type[P]) -> Callable[[Callable[[Caller, P], Awaitable[Any]]], Handler]:
@@ -167,6 +180,7 @@ async def perform(caller: Caller, call: Call) -> Any:
     known = METHODS.get(call.method)
     if known is None:
         raise ReplyError(ErrorCode.UNKNOWN_METHOD, f"no method {call.method[:60]!r}; there are {', '.join(METHODS)}")
+    access.require_right(caller.principal, Right.READ if call.method in READING else Right.ACT)
     params, handler = known
     return await handler(caller, read_params(call.params or {}, params))
 

@@ -70,6 +70,18 @@ class Site:
     updated_us: int
 
 
+class Scope(StrEnum):
+    """What a token may be used for; `relay.core.access` says what that is."""
+
+    CONNECT = "connect"
+    PUBLISH = "publish"
+    READ_ONLY = "read-only"
+    METRICS = "metrics"
+
+
+DEFAULT_SCOPES = (Scope.CONNECT, Scope.PUBLISH)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Token:
     """A site's credential. The secret itself is nowhere: `digest` is its SHA-256."""
@@ -80,6 +92,7 @@ class Token:
     created_us: int
     expires_us: int | None
     revoked_us: int | None
+    scopes: tuple[Scope, ...] = DEFAULT_SCOPES
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -94,7 +94,8 @@ def _wanted(hello: Hello) -> dict[int, ResumeFrom]:
 
 def _go_live(node: Node, session: Session, hello: Hello, loaded: _Loaded, ping_interval_s: float) -> None:
     """No await from here on."""
-    node.open_presence(session)
+    if session.principal.takes_part:
+        node.open_presence(session)
     lanes = loaded.lanes(node, session.site.id)
     message = {
         "type": "welcome",

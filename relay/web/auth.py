@@ -20,8 +20,8 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 
-from relay.core import accounts
-from relay.core.access import Principal
+from relay.core import access, accounts
+from relay.core.access import SITES_RIGHTS, Principal, Right
 from relay.core.assertions import DEFAULT_AUDIENCE, DEFAULT_SESSION_S, Assertions, BadAssertion, is_assertion
 from relay.core.logins import Logins
 from relay.core.model import Holder, Site, Token, User
@@ -237,7 +237,7 @@ class Authenticator:
         if holder is None or not holder.is_active or not self._is_good(holder.token):
             raise self._bad_token(holder)
         site, token = holder.site, holder.token
-        principal = _as_site(site)
+        principal = _as_site(site, access.rights_of(token.scopes))
         self._logins.succeeded(principal, f"token:{token.id}")
         return Identity(site=site, principal=principal, token_id=token.id, expires_us=token.expires_us)
 
@@ -255,21 +255,25 @@ class Authenticator:
         return token.revoked_us is None and (token.expires_us is None or token.expires_us > self._now_us())
 
 
-async def asking(auth: Authenticator, shares: Shares, request: Request) -> Identity:
-    """The site that a REST request speaks for, if it does not come too fast.
+async def asking(auth: Authenticator, shares: Shares, request: Request, right: Right | None) -> Identity:
+    """The site that a REST request speaks for, if it may do such a thing, and does not come too fast.
 
     Raises:
-        ReplyError: as `Authenticator.site` does; `rate_limited`.
+        ReplyError: as `Authenticator.site` does; `forbidden`; `rate_limited`.
     """
     identity = await auth.site(request.headers)
+    if right is not None:
+        access.require_right(identity.principal, right)
     length = request.headers.get("content-length", "0")
     shares.admit(identity.site, int(length) if length.isdigit() else 0, asyncio.get_running_loop().time())
     return identity
 
 
-def _as_site(site: Site) -> Principal:
+def _as_site(site: Site, rights: frozenset[Right] = SITES_RIGHTS) -> Principal:
     """Whoever speaks for a site has that site's rights, and no more: an operator too."""
-    return Principal(user_id=site.owner_id, sites=frozenset({site.id}), name=site.name, site_uid=site.uid)
+    return Principal(
+        user_id=site.owner_id, sites=frozenset({site.id}), name=site.name, site_uid=site.uid, rights=rights
+    )
 
 
 def basic_credentials(authorization: str | None) -> str:

@@ -24,8 +24,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from relay.core import blobs
-from relay.core.access import Principal
+from relay.core import access, blobs
+from relay.core.access import Principal, Right
 from relay.core.audit_chain import Deed
 from relay.core.blob_uploads import Checksum, ChecksumMismatch, Upload, Uploads
 from relay.core.model import Blob, rfc3339
@@ -122,7 +122,7 @@ class BlobDoor:
 
     async def create(self, request: Request) -> Response:
         tus.require_version(request.headers)
-        identity = await self._site(request)
+        identity = await self._site(request, Right.PUBLISH)
         blob, checksum = tus.wish(request.headers, identity.site.id), tus.checksum(request.headers)
         if blob.concat.startswith("final;"):
             return _created(request, await self._put_together(identity, blob))
@@ -157,7 +157,7 @@ class BlobDoor:
         if "tus-resumable" not in request.headers:
             return await self.download(request)
         tus.require_version(request.headers)
-        _, blob = await self._readable(request)
+        _, blob = await self._readable(request, Right.PUBLISH)
         offset = blob.size or 0
         if not blob.is_complete:
             async with self.uploads.use(blob) as upload:
@@ -232,14 +232,14 @@ class BlobDoor:
     # --- downloading
 
     async def download(self, request: Request) -> Response:
-        principal, blob = await self._readable(request)
+        principal, blob = await self._readable(request, Right.READ)
         if request.method == "GET":
             by = "link" if "signature" in request.query_params else "credentials"
             blobs.note_read(self._node, principal, blob, by)
         return await blob_reads.respond(request, self.uploads, blob, patience_s=self._patience_s, wait_s=WAIT_S)
 
     async def link(self, request: Request) -> Response:
-        identity = await self._site(request)
+        identity = await self._site(request, Right.READ)
         blob = await blobs.readable(self._node, identity.principal, identity.site.id, request.path_params["blob"])
         body = await request.body()
         try:
@@ -256,23 +256,24 @@ class BlobDoor:
 
     # --- who asks, and for what
 
-    async def _site(self, request: Request) -> Identity:
+    async def _site(self, request: Request, right: Right) -> Identity:
         """Raises `ReplyError`; `rate_limited`, too. The bytes of blobs do not count: they wait, and are not refused."""
         identity = await self._auth.site(request.headers)
+        access.require_right(identity.principal, right)
         self._node.shares.admit(identity.site, 0, asyncio.get_running_loop().time())
         return identity
 
-    async def _readable(self, request: Request) -> tuple[Principal, Blob]:
+    async def _readable(self, request: Request, right: Right) -> tuple[Principal, Blob]:
         blob_id = request.path_params["blob"]
         if "signature" in request.query_params and request.method in ("GET", "HEAD"):
             identity = await self._links.site(blob_id, request.query_params)
         else:
-            identity = await self._site(request)
+            identity = await self._site(request, right)
         blob = await blobs.readable(self._node, identity.principal, identity.site.id, blob_id)
         return identity.principal, blob
 
     async def _own(self, request: Request) -> tuple[Principal, Blob]:
-        identity = await self._site(request)
+        identity = await self._site(request, Right.PUBLISH)
         blob = await blobs.own(self._node, identity.principal, identity.site.id, request.path_params["blob"])
         return identity.principal, blob
 

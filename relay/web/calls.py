@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from relay.core import calls
+from relay.core.access import Right
 from relay.core.calls import Caller
 from relay.core.node import Node
 from relay.core.welcome import standing
@@ -39,13 +40,14 @@ class CallDoor:
         ]
 
     async def hello(self, request: Request) -> Response:
-        identity = await asking(self._auth, self._node.shares, request)
+        identity = await asking(self._auth, self._node.shares, request, Right.READ)
         hello = await read_body(request, Hello, self._node.limits.text_bytes)
-        self._node.presence.heartbeat(identity.site.id, alive=True)
+        if identity.principal.takes_part:
+            self._node.presence.heartbeat(identity.site.id, alive=True)
         return Json(await standing(self._node, identity, hello, ping_interval_s=self._ping_interval_s))
 
     async def call(self, request: Request) -> Response:
-        identity = await asking(self._auth, self._node.shares, request)
+        identity = await asking(self._auth, self._node.shares, request, None)
         params = await read_body(request, dict[str, Any], self._node.limits.text_bytes)
         caller = Caller(node=self._node, principal=identity.principal, site=identity.site)
         return Json({"result": await calls.perform(caller, Call(None, request.path_params["method"], params))})

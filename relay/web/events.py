@@ -25,6 +25,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
 from relay.core import access, frames, messaging
+from relay.core.access import Right
 from relay.core.hub import Hub, Member
 from relay.core.model import Entry
 from relay.core.node import Node
@@ -89,13 +90,13 @@ class EventDoor:
         ]
 
     @asynccontextmanager
-    async def _member(self, request: Request) -> AsyncIterator[tuple[Identity, Hub, Member]]:
+    async def _member(self, request: Request, right: Right) -> AsyncIterator[tuple[Identity, Hub, Member]]:
         """The site that asks, and its part in the project.
 
         Raises:
             ReplyError: `unauthenticated` …, and `unknown_project` for absent and foreign alike.
         """
-        identity = await asking(self._auth, self._node.shares, request)
+        identity = await asking(self._auth, self._node.shares, request, right)
         number = request.path_params["project"]
         project_id = int(number) if number.isascii() and number.isdigit() and len(number) < 19 else 0
         async with self._node.use_hub(project_id) as hub:
@@ -111,7 +112,7 @@ class EventDoor:
             raise ReplyError(ErrorCode.DRAINING, "the relay restarts; try again", {"retry_after": 1})
         async with AsyncExitStack() as stack:
             seen = self._node.credentials.seen
-            identity, hub, member = await stack.enter_async_context(self._member(request))
+            identity, hub, member = await stack.enter_async_context(self._member(request, Right.READ))
             stack.enter_context(self._node.shares.following(identity.site))
             position = await self._position(request, identity, hub, member)
             reader = stack.enter_context(following(self._node, identity, hub, member, position))
@@ -128,7 +129,8 @@ class EventDoor:
     async def _poll(self, request: Request, reader: Reader, headers: dict[str, str]) -> Response:
         limit = _number(request, "limit", 100, least=1, most=MAX_LIMIT)
         wait_s = _number(request, "wait", 0, least=0, most=MAX_WAIT_S)
-        self._node.presence.heartbeat(reader.member.site_id, alive=True)
+        if reader.identity.principal.takes_part:
+            self._node.presence.heartbeat(reader.member.site_id, alive=True)
         entries = await reader.page(int(limit))
         while not entries and reader.is_member and not reader.ended and wait_s > 0:
             before = _now()
@@ -145,8 +147,9 @@ class EventDoor:
     async def _stream(self, stack: AsyncExitStack, reader: Reader, identity: Identity) -> AsyncIterator[bytes]:
         """An event stream, until the client leaves, the site leaves the project, or the relay stops."""
         async with stack:
-            self._node.presence.session_opened(identity.site.id)
-            stack.callback(self._node.presence.session_closed, identity.site.id, clean=False)
+            if identity.principal.takes_part:
+                self._node.presence.session_opened(identity.site.id)
+                stack.callback(self._node.presence.session_closed, identity.site.id, clean=False)
             yield b": welcome\n\n"
             silent_since = _now()
             while not reader.ended and self._is_good(identity):
@@ -187,7 +190,7 @@ class EventDoor:
         return codec.event_object(frames.event_of(entry), inline_limit=self._node.limits.text_bytes)
 
     async def payload(self, request: Request) -> Response:
-        async with self._member(request) as (_, hub, member):
+        async with self._member(request, Right.READ) as (_, hub, member):
             number = request.path_params["offset"]
             offset = int(number) if number.isascii() and number.isdigit() and len(number) < 19 else 0
             async with self._node.store.snapshot() as tx:
@@ -200,7 +203,7 @@ class EventDoor:
     # --- writing
 
     async def publish(self, request: Request) -> Response:
-        async with self._member(request) as (_, hub, member):
+        async with self._member(request, Right.PUBLISH) as (_, hub, member):
             limits = self._node.limits
             body = await read_body(request, PublishBody, limits.payload_bytes * 4 // 3 + limits.text_bytes)
             payload = None if body.payload is None else _decode(body.payload)
@@ -229,7 +232,7 @@ class EventDoor:
         return Json({"offset": appended.offset, "duplicate": appended.duplicate}, 200 if appended.duplicate else 201)
 
     async def ack(self, request: Request) -> Response:
-        async with self._member(request) as (_, hub, member):
+        async with self._member(request, Right.ACT) as (_, hub, member):
             body = await read_body(request, AckBody, 4096)
             if not 0 <= body.offset <= MAX_OFFSET:
                 raise invalid(offset="0 or more")

@@ -1,6 +1,6 @@
 """`/metrics` for Prometheus: what was counted (`relay.metrics`), and what there is to see at this moment.
 
-For operators, by their login, or for a scraper, by the token in `STARFISH_METRICS_TOKEN`.
+For operators, by their login, or for a scraper, by the token in `STARFISH_METRICS_TOKEN` or one whose scope is metrics.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from starlette.routing import Route
 
 from relay import metrics
 from relay.core import access
+from relay.core.access import Right
 from relay.core.node import Node
 from relay.core.session import Session
 from relay.web.arrivals import Arrivals
@@ -100,5 +101,9 @@ class MetricsDoor:
         """Raises `ReplyError`: `unauthenticated`, `forbidden`."""
         scheme, _, given = authorization.partition(" ")
         if scheme.lower() == "bearer" and self._token and hmac.compare_digest(given.encode(), self._token.encode()):
+            return
+        if scheme.lower() == "bearer":
+            identity = await self._auth.bearer(given.strip())
+            access.require_right(identity.principal, Right.METRICS)
             return
         access.require_operator(await self._auth.user(authorization))

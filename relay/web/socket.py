@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from relay import metrics
-from relay.core import calls, messaging
+from relay.core import access, calls, messaging
+from relay.core.access import Right
 from relay.core.calls import Caller
 from relay.core.node import Node
 from relay.core.session import Identity, Session
@@ -96,6 +97,7 @@ class SocketDoor:
             raise forbidden("pages of this origin may not connect")
         with self.arrivals.in_front():
             identity = await self._auth.site(websocket.headers)
+            access.require_right(identity.principal, Right.READ)
             await turn.come()
         self._require_staying()
         self._node.shares.require_room(identity.site)
@@ -190,8 +192,10 @@ class SocketDoor:
     async def _do(self, session: Session, state: machine.Session, frame: ClientFrame, payload: bytes | None) -> None:
         match frame:
             case Publish():
+                access.require_right(session.principal, Right.PUBLISH)
                 await messaging.publish(self._node, session, frame, payload)
             case Ack():
+                access.require_right(session.principal, Right.ACT)
                 messaging.acknowledge(self._node, session, frame)
             case Call():
                 caller = Caller(node=self._node, principal=session.principal, site=session.site)
@@ -211,6 +215,8 @@ class SocketDoor:
         identity = await self._auth.bearer(frame.token)
         if identity.site.id != session.site.id:
             raise ReplyError(ErrorCode.UNAUTHENTICATED, "the token, or the key, is not one of this site")
+        if identity.principal.rights != session.principal.rights:
+            raise forbidden("the token has other scopes than the session was begun with; connect anew")
         session.renew(identity, self._node.now_us())
         log.info("session refreshed", extra=_about(session))
         self._node.credentials.heed(seen)

@@ -73,6 +73,14 @@ def test_an_operator(shell: RelayProcess) -> None:
     [
         (["user", "create", "anna", "--no-input"], {}, "STARFISH_USER_PASSWORD"),
         (["user", "create", "anna", "--no-input"], {"STARFISH_USER_PASSWORD": "short"}, "at least 8 characters"),
+        (
+            ["user", "create", "grandmother", "--no-input"],
+            {"STARFISH_USER_PASSWORD": "GrandMother"},
+            "it is the username",
+        ),
+        (["user", "create", "anna", "--no-input"], {"STARFISH_USER_PASSWORD": "Password123"}, "that are tried first"),
+        (["user", "passwd", "nobody", "--no-input"], PASSWORD, "there is no user"),
+        (["user", "enable", "nobody"], {}, "there is no user"),
         (["user", "create", "an:na", "--no-input"], PASSWORD, "without a colon"),
         (["site", "create", "--owner", "nobody", "--name", "A"], {}, "starfish-relay user create nobody"),
         (["token", "create", "--site", "11111111-1111-4111-8111-111111111111"], {}, "there is no such site"),
@@ -219,3 +227,32 @@ def test_audit_commands_say_what_they_expect(shell: RelayProcess, arguments: lis
     done = shell.cli(*arguments, check=False)
     assert done.returncode == 1
     assert says in done.stderr
+
+
+def test_users_are_listed_disabled_enabled_and_given_another_password(shell: RelayProcess) -> None:
+    shell.cli("user", "create", "anna", "--email", "anna@example.org", "--no-input", env=PASSWORD)
+    shell.cli("createsuperuser", "--username", "root", "--no-input", env=PASSWORD)
+    shell.cli("site", "create", "--owner", "anna", "--name", "A")
+    shell.cli("user", "disable", "anna")
+    listed = shell.cli("user", "list").stdout
+    anna, root = (next(line for line in listed.splitlines() if name in line) for name in ("anna", "root"))
+    assert [word in anna for word in ("anna@example.org", "user", "1", "disabled")] == [True] * 4
+    assert [word in root for word in ("operator", "0", "active")] == [True] * 3
+    assert shell.cli("user", "enable", "anna").stdout == "enabled anna\n"
+    assert "disabled" not in shell.cli("user", "list").stdout
+    new = {"STARFISH_USER_PASSWORD": "another good password"}
+    assert shell.cli("user", "passwd", "anna", "--no-input", env=new).stdout == "changed the password of anna\n"
+    done = shell.cli("audit", "tail", "--lines", "3").stdout.splitlines()
+    assert [line.split()[4] for line in done] == ["user.disable", "user.enable", "user.password"]
+
+
+def test_the_scopes_of_a_token_are_listed_and_an_unknown_one_is_refused(shell: RelayProcess) -> None:
+    shell.cli("user", "create", "anna", "--no-input", env=PASSWORD)
+    uid = shell.cli("site", "create", "--owner", "anna", "--name", "A").stdout.strip()
+    shell.cli("token", "create", "--site", uid)
+    shell.cli("token", "create", "--site", uid, "--scope", "metrics", "--scope", "read-only")
+    listed = shell.cli("token", "list").stdout
+    assert "connect, publish" in listed
+    assert "metrics, read-only" in listed
+    done = shell.cli("token", "create", "--site", uid, "--scope", "everything", check=False)
+    assert (done.returncode, "invalid choice" in done.stderr) == (2, True)
