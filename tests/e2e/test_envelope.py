@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay.client.sealed import Altered, Identity, NotAddressed, envelope
+from relay.client.sealed import Altered, Identity, NotAddressed, Replayed, envelope
+from relay.client.sealed.desk import _require_remembered
 from relay.client.sealed.envelope import Header
 
 ANNA, BERT, CARL = Identity.generate(), Identity.generate(), Identity.generate()
@@ -86,6 +88,20 @@ def test_noise_is_no_envelope(noise: bytes) -> None:
     for sealed in (noise, envelope.MAGIC + noise):
         with pytest.raises(Altered):
             opened(sealed)
+
+
+@pytest.mark.parametrize("at", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59-14:00", "0001-01-01T00:00:00+14:00"])
+def test_no_time_is_too_far_away(at: str) -> None:
+    raw = msgspec.json.encode(msgspec.to_builtins(header()) | {"at": at})
+    read = envelope.read(_signed_by(ANNA, raw, b""))
+    with contextlib.suppress(Replayed):
+        _require_remembered(read.header)
+
+
+def test_a_time_without_a_zone_is_none() -> None:
+    raw = msgspec.json.encode(msgspec.to_builtins(header()) | {"at": "2026-11-25T00:00:00"})
+    with pytest.raises(Altered):
+        envelope.read(_signed_by(ANNA, raw, b""))
 
 
 def test_somebody_else_cannot_open_it() -> None:

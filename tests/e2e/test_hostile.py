@@ -27,6 +27,7 @@ from relay.client.sealed import (
     SealError,
     WrongSender,
 )
+from relay.client.sealed import desk as desk_module
 from relay.client.sealed.identity import ANNOUNCED_AS
 from tests.e2e.conftest import Ward, first
 from tests.e2e.hostile import Frame, HostileRelay
@@ -193,6 +194,20 @@ async def test_nothing_is_shown_that_was_not_sealed(scene: Scene) -> None:
     )  # fmt: skip
     with pytest.raises(NotSealed):
         await first(scene.pa)
+
+
+async def test_nothing_is_shown_of_an_event_whose_payload_is_said_to_be_elsewhere(scene: Scene) -> None:
+    scene.lie(lambda frame: frame | {"data": "a lie", "size": 10})
+    await scene.refused(NotSealed)
+
+
+async def test_what_is_older_than_is_remembered_is_not_shown(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as changed:
+        changed.setattr(desk_module, "SEEN_S", -60.0)
+        await scene.co.publish(scene.project, "message", data="old")
+        with pytest.raises(Replayed, match="not remembered"):
+            await first(scene.pa)
+    assert await scene.told() == "the truth"
 
 
 async def test_what_was_sealed_for_another_is_not_taken(scene: Scene, ward: Ward) -> None:

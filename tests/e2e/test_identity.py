@@ -246,6 +246,20 @@ def test_an_event_has_one_place_in_a_journal() -> None:
     assert see(9, epoch="restored", since=time.time() + 1) == "done"
 
 
+def test_what_was_shown_is_remembered_for_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.time()
+
+    def sight() -> str:
+        with Trust(tmp_path / "trust") as trust:
+            return trust.see(12, UID, "id", epoch="e", offset=7, since=now)
+
+    assert sight() == "first"
+    monkeypatch.setattr(time, "time", lambda: now + 2 * trust_module.SEEN_S - 1)
+    assert sight() == "unfinished"
+    monkeypatch.setattr(time, "time", lambda: now + 2 * trust_module.SEEN_S + 1)
+    assert sight() == "first"
+
+
 @pytest.mark.parametrize("content", [b"no database, but long enough to be taken for one" * 100])
 def test_a_trust_file_that_is_none_or_that_others_can_write_is_refused(tmp_path: Path, content: bytes) -> None:
     path = beside(tmp_path / "key")

@@ -9,7 +9,8 @@ An event that comes in is shown if all of this holds, in the order in which it i
     every byte is what that key has signed                            else Altered
     it is for this site                                               else NotAddressed
     its body is the header's, and whole                               else Altered
-    it does not stand in another place than when it was shown before  else Replayed
+    it does not stand in another place than when it was shown before  else Replayed; as it is
+                                                                      for what is older than is remembered
 
 The relay's own events (runs, participants, batches, …) are the relay's word, and pass as they are.
 """
@@ -25,7 +26,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Protocol
 
 import msgspec
@@ -45,12 +46,13 @@ from relay.client.sealed.errors import (
     Misplaced,
     NotAddressed,
     NotSealed,
+    Replayed,
     SealError,
     Untrusted,
     WrongSender,
 )
 from relay.client.sealed.identity import Identity, PublicKeys
-from relay.client.sealed.trust import Trust, beside
+from relay.client.sealed.trust import SEEN_S, Trust, beside
 from relay.client.sources import Source
 from relay.client.updates import Update
 from relay.protocol.errors import ErrorCode, unknown_run
@@ -248,8 +250,8 @@ class Desk:
 
     # --- in
 
-    async def open(self, event: Event) -> Event:
-        """The event with what was sealed in it.
+    async def open(self, event: Event, *, live: bool = False) -> Event:
+        """The event with what was sealed in it. `live`: it came by itself, and not because it was looked up.
 
         Raises:
             SealError: it is refused: see the module. Its `event` is this one, without the content.
@@ -259,15 +261,17 @@ class Desk:
             self._circles.forget(event.project)
         if event.sender is None and event.kind not in OF_SITES:
             return event
-        if event.payload is None and event.size is not None:
+        if event.payload is None and event.size is not None and not live:
             return self._too_long(event)
         with _told_of(event):
-            return await self._opened(event)
+            return await self._opened(event, live)
 
-    async def _opened(self, event: Event) -> Event:
+    async def _opened(self, event: Event, live: bool) -> Event:
         sealed = _sealed_in(event)
         header = sealed.header
         _require_place(header, event)
+        if live and event.project not in self._rewound:
+            _require_remembered(header)
         await self._require_sender(header)
         signer = await self._signer(header)
         shown = replace(event, data=None, payload=None, size=None, round=header.round, to=header.to)
@@ -296,8 +300,8 @@ class Desk:
     def _too_long(self, event: Event) -> Event:
         """An event whose payload is not here: `Event.open` and `Event.save` fetch it, and open it then."""
         if event.origin is None:
-            return event
-        return replace(event, origin=blobs.SealedPayload(event.origin, event, self.open))
+            return replace(event, data=None)
+        return replace(event, data=None, origin=blobs.SealedPayload(event.origin, event, self.open))
 
     def _checked(self, sealed: Envelope, signer: PublicKeys) -> bytes:
         envelope.check(sealed, signer)
@@ -348,7 +352,7 @@ class Desk:
             Replayed: it stands in another place than when it was shown before.
         """
         try:
-            opened = await self.open(event)
+            opened = await self.open(event, live=True)
             return opened if self._take(opened) else None
         except SealError as refusal:
             if self._on_refused is None:
@@ -432,6 +436,13 @@ def _require_place(header: Header, event: Event) -> None:
         sealed, shown = getattr(header, name), getattr(event, name)
         if sealed != shown:
             raise Misplaced(f"its {name} is {shown} as the relay says, and {sealed} as its sender says")
+
+
+def _require_remembered(header: Header) -> None:
+    """Whether it was shown before is known of what is not too old."""
+    if header.at < datetime.now(UTC) - timedelta(seconds=SEEN_S):
+        days = SEEN_S / 86400
+        raise Replayed(f"it was sealed more than {days:.0f} days ago: whether it was shown before is not remembered")
 
 
 async def _aside(size: int, work: Callable[..., bytes], *arguments: Any) -> bytes:

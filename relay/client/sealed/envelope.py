@@ -56,7 +56,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     sender: Uid = msgspec.field(name="from")
     to: Annotated[tuple[Uid, ...], Meta(max_length=10_000)]
     key: Annotated[str, Meta(min_length=16, max_length=16)]
-    at: datetime
+    at: Annotated[datetime, Meta(tz=True)]
     content: Literal["json", "bytes"]
     run: int | None = None
     batch: int | None = None

@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 FORMER_S = 30 * 86400.0
 """How long the signatures of a key are still taken after it was rotated."""
+SEEN_S = 180 * 86400.0
+"""What was sealed longer ago is not shown by itself, and what was shown twice as long ago is forgotten."""
 BUSY_S = 5.0
 
 _SCHEMA = """
@@ -42,7 +44,7 @@ CREATE TABLE IF NOT EXISTS offered (uid TEXT PRIMARY KEY, sign BLOB NOT NULL, se
 CREATE TABLE IF NOT EXISTS projects (id INTEGER PRIMARY KEY, coordinator TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS seen (
     project INTEGER NOT NULL, sender TEXT NOT NULL, id TEXT NOT NULL, epoch TEXT NOT NULL, position INTEGER,
-    done_at REAL, PRIMARY KEY (project, sender, id)) WITHOUT ROWID;
+    done_at REAL, seen_at REAL NOT NULL, PRIMARY KEY (project, sender, id)) WITHOUT ROWID;
 PRAGMA user_version = 1;
 """
 
@@ -85,6 +87,7 @@ class Trust:
             if self._db.execute("PRAGMA user_version").fetchone()[0] > 1:
                 raise BadIdentity(f"{path}: it was written by a later version")
             self._db.executescript(_SCHEMA)
+            self._db.execute("DELETE FROM seen WHERE seen_at < ?", (time.time() - 2 * SEEN_S,))
         except sqlite3.Error as error:
             raise BadIdentity(f"{path}: expected a trust file: {error}") from None
 
@@ -246,8 +249,8 @@ class Trust:
         """
         key = (project, sender, id_)
         fresh = self._db.execute(
-            "INSERT OR IGNORE INTO seen (project, sender, id, epoch, position) VALUES (?, ?, ?, ?, ?)",
-            (*key, epoch, offset),
+            "INSERT OR IGNORE INTO seen (project, sender, id, epoch, position, seen_at) VALUES (?, ?, ?, ?, ?, ?)",
+            (*key, epoch, offset, time.time()),
         )
         if fresh.rowcount:
             return "first"
