@@ -63,6 +63,9 @@ class Bucket:
     def damage(self, data: bytes) -> None:
         obstore.put(self._store(), _key(data), b"!" + data[1:])
 
+    def mend(self, data: bytes) -> None:
+        obstore.put(self._store(), _key(data), data)
+
     def _store(self) -> S3Store:
         return S3Store(
             "starfish",
@@ -176,6 +179,7 @@ async def test_the_client_library_goes_where_it_is_sent(
         await asyncio.to_thread(bucket.damage, data)
         with pytest.raises(Corrupted):
             await event.save(tmp_path / "model")
+        await asyncio.to_thread(bucket.mend, data)
 
 
 async def test_a_polling_site_uploads_to_the_bucket_too(realm: Realm, team: Team, bucket: Bucket) -> None:
