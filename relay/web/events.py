@@ -15,14 +15,15 @@ import asyncio
 import base64
 import binascii
 import re
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import Any
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
+from starlette.types import Message, Receive, Scope, Send
 
 from relay.core import access, frames, messaging
 from relay.core.access import Right
@@ -36,6 +37,7 @@ from relay.protocol.envelope import Publish
 from relay.protocol.errors import ErrorCode, ReplyError, invalid, unknown_project
 from relay.protocol.position import MAX_OFFSET, judge_resume
 from relay.web.auth import Authenticator, asking
+from relay.web.connection import patience
 from relay.web.replies import Json, answering, read_body
 
 API = "/starfish/api/v1"
@@ -120,9 +122,9 @@ class EventDoor:
             headers = {"X-Starfish-Epoch": hub.epoch, "X-Starfish-From": str(position), "Cache-Control": "no-store"}
             if "text/event-stream" not in request.headers.get("accept", ""):
                 return await self._poll(request, reader, headers)
-            return StreamingResponse(
+            return _Streamed(
                 self._stream(stack.pop_all(), reader, identity),
-                media_type="text/event-stream",
+                self._node.limits.outbox.patience_s,
                 headers=headers | {"X-Accel-Buffering": "no"},
             )
 
@@ -144,7 +146,7 @@ class EventDoor:
         events = [self._shown(entry) for entry in entries]
         return Json({"events": events}, headers=headers | {"X-Starfish-Offset": str(reader.position)})
 
-    async def _stream(self, stack: AsyncExitStack, reader: Reader, identity: Identity) -> AsyncIterator[bytes]:
+    async def _stream(self, stack: AsyncExitStack, reader: Reader, identity: Identity) -> AsyncGenerator[bytes, None]:
         """An event stream, until the client leaves, the site leaves the project, or the relay stops."""
         async with stack:
             if identity.principal.takes_part:
@@ -238,6 +240,25 @@ class EventDoor:
                 raise invalid(offset="0 or more")
             messaging.settle(self._node, hub, member, body.offset)
         return Response(status_code=204)
+
+
+class _Streamed(StreamingResponse):
+    """An event stream. A client that takes none of it is cut off, as a session is."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, pieces: AsyncGenerator[bytes, None], patience_s: float, headers: dict[str, str]) -> None:
+        super().__init__(pieces, headers=headers)
+        self._pieces = pieces
+        self._patience_s = patience_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_patiently(message: Message) -> None:
+            with patience(scope, self._patience_s):
+                await send(message)
+
+        async with aclosing(self._pieces):
+            await super().__call__(scope, receive, send_patiently)
 
 
 def _decode(text: str) -> bytes:

@@ -115,3 +115,23 @@ async def test_a_stalled_reader_holds_up_nobody_else(fresh_database: str | None,
             other = await realm.session(team.participants[rng.randrange(2)])
             offsets = await publish_many(team.co, team.project, 3_000)
             assert (await read_all(other, offsets))[-3_000:] == offsets
+
+
+async def test_an_event_stream_that_is_not_read_is_cut_off(fresh_database: str | None) -> None:
+    settings = {"STARFISH_OUTBOX_PATIENCE_S": "1", "STARFISH_PRESENCE_GRACE_S": "0"}
+    with RelayProcess(fresh_database, settings=settings) as relay:
+        async with new_realm(relay) as realm:
+            team = await realm.team(participants=1)
+            site = team.participant
+            await team.pas[0].close()
+            await team.co.until("presence", site=site.uid, state="offline")
+            reader, writer = await asyncio.open_connection(relay.host, relay.port, limit=1024)
+            headers = {"Host": "relay", "Accept": "text/event-stream", **site.headers}
+            lines = [f"GET /starfish/api/v1/projects/{team.project}/events/ HTTP/1.1"]
+            lines += [f"{name}: {value}" for name, value in headers.items()]
+            writer.write("\r\n".join([*lines, "", ""]).encode())
+            await reader.readuntil(b": welcome")
+            await team.co.until("presence", site=site.uid, state="online")
+            await publish_many(team.co, team.project, 2_000, LARGE)
+            await team.co.until("presence", site=site.uid, state="offline")
+            writer.close()
