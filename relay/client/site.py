@@ -442,6 +442,7 @@ class Site:
 
         Raises:
             RelayError: the relay refused it.
+            SealError: (with an identity, without `on_refused`) one of them is not what a site has sealed for this one.
             SessionEnded: there is no session any more.
         """
         newest: JsonObjects = await self._call("progress.get", project=project, batch=batch)
@@ -454,11 +455,12 @@ class Site:
 
         Raises:
             RelayError: the relay refused it.
+            SealError: (with an identity, without `on_refused`) one of them is not what a site has sealed for this one.
             SessionEnded: there is no session any more.
         """
         found = await self._call("history.read", project=project, after=after, limit=limit, kind=kind)
         events = [replace(frames.event_of(event), origin=self._payloads) for event in found]
-        return events if self._desk is None else [await self._desk.looked_up(event) for event in events]
+        return events if self._desk is None else await self._desk.looked_up(events)
 
     async def cursors(self, project: int) -> JsonObjects:
         """How far each site has acknowledged, how many events lie after that, and how many of them are for it.

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from relay.client import RelayError
+from relay.client import RelayError, Site
 from relay.client.sealed import BadIdentity, Identity, KeyChanged, NoKey, NotSealed, SealError, Trust
 from relay.client.sealed.desk import JSON_BYTES
 from relay.client.sealed.trust import beside
 from relay.protocol.errors import ErrorCode
-from tests.e2e.conftest import Ward, first
+from tests.e2e.conftest import LIMITS, Ward, first
 from tests.e2e.hostile import HostileRelay
 
 LONG = {"text": "x" * 2 * JSON_BYTES}
@@ -118,7 +118,8 @@ async def test_what_is_refused_is_told_and_passed_over(ward: Ward) -> None:
         async with pa_sealed:
             await pa_sealed.publish(project, "message", data="sealed")
         assert (await first(co)).data == "sealed"
-    assert [type(error) for error in refused] == [NotSealed]
+        assert [event.data for event in await co.history(project, kind="message")] == ["sealed"]
+    assert [type(error) for error in refused] == [NotSealed, NotSealed]
 
 
 async def test_a_run_that_is_not_there_is_refused_before_anything_is_sent(ward: Ward) -> None:
@@ -228,3 +229,18 @@ async def test_the_lower_rungs_carry_it_too(ward: Ward, transport: Any) -> None:
             await pa.publish(project, "update", **sent)
             event = await first(co)
             assert (event.data, event.payload) == (sent.get("data"), sent.get("payload"))
+
+
+async def test_who_may_only_read_is_let_in_and_reads(ward: Ward) -> None:
+    uids = await asyncio.gather(ward.register(), ward.register())
+    async with ward.site(uids[0]) as co, ward.site(uids[1]) as pa:
+        project = await ward.found(co, pa)
+        made = await asyncio.to_thread(
+            ward.relay.cli, "token", "create", "--site", uids[1], "--scope", "read-only", "--label", "looks on"
+        )
+        identity = ward.identity(uids[1])
+        async with Site(
+            ward.relay.url, token=made.stdout.strip(), proxy=False, limits=LIMITS, identity=identity
+        ) as reader:
+            await co.publish(project, "message", data="to be read")
+            assert (await first(reader)).data == "to be read"

@@ -123,5 +123,9 @@ class Circles:
         if circle.coordinator is not None:
             self._trust.accept_coordinator(project, circle.coordinator)
         if circle.announced(self._me) != self._announcement:  # a backup was restored, say
-            await self.announce(self._me, self._announcement)
+            try:
+                await self.announce(self._me, self._announcement)
+            except RelayError as error:
+                if error.code is not ErrorCode.FORBIDDEN:  # which is for who may only read
+                    raise
         return circle

@@ -127,7 +127,12 @@ class Desk:
         self._known_circles = Circles(self._call, self._trust)
         self._trust.is_me(me, self._identity.chain)
         self._me = me
-        await self._circles.announce(me, self._identity.announcement(me))
+        try:
+            await self._circles.announce(me, self._identity.announcement(me))
+        except RelayError as error:
+            if error.code is not ErrorCode.FORBIDDEN:
+                raise
+            log.warning("these credentials may only read: the keys are not announced")
 
     def close(self) -> None:
         self._in_hand = None
@@ -351,15 +356,22 @@ class Desk:
         Raises: as `open`, and
             Replayed: it stands in another place than when it was shown before.
         """
-        try:
+        shown: list[Event] = []
+        with self._told():
             opened = await self.open(event, live=True)
-            return opened if self._take(opened) else None
+            shown += [opened] if self._take(opened) else []
+        return shown[0] if shown else None
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """A refusal is told to `on_refused`, and what was refused is passed over; without it, it is raised."""
+        try:
+            yield
         except SealError as refusal:
             if self._on_refused is None:
                 raise
-            log.warning("an event of project %d is refused: %s", event.project, refusal)
+            log.warning("an event is refused: %s", refusal)
             self._on_refused(refusal)
-            return None
 
     def _take(self, event: Event) -> bool:
         """Whether an opened event is to be shown: it was not processed before."""
@@ -388,26 +400,35 @@ class Desk:
 
     # --- looked up
 
-    async def looked_up(self, event: Event) -> Event:
-        """An event of the history, opened.
+    async def looked_up(self, events: list[Event]) -> list[Event]:
+        """Events of the history, opened.
 
         Raises: as `open`, and
-            Replayed: it stands in another place than when it was shown.
+            Replayed: one stands in another place than when it was shown.
         """
-        opened = await self.open(event)
+        found = []
+        for event in events:
+            with self._told():
+                opened = await self.open(event)
+                self._require_place_known(opened)
+                found.append(opened)
+        return found
+
+    def _require_place_known(self, event: Event) -> None:
         if event.sender is not None and event.offset is not None:
             epoch = self._epoch(event.project)
             with _told_of(event):
                 self._trust.require_place(event.project, event.sender, event.id, epoch=epoch, offset=event.offset)
-        return opened
 
     async def opened_progress(self, newest: JsonObjects) -> JsonObjects:
         """What `progress.get` answers, opened. Raises as `open`."""
-        opened = [await self.open(frames.event_of(event)) for event in newest]
-        return [
-            {name: value for name, value in event.items() if name not in ("payload", "size")} | {"data": clear.data}
-            for event, clear in zip(newest, opened, strict=True)
-        ]
+        found = []
+        for event in newest:
+            with self._told():
+                clear = await self.open(frames.event_of(event))
+                shown = {name: value for name, value in event.items() if name not in ("payload", "size")}
+                found.append(shown | {"data": clear.data})
+        return found
 
 
 @contextmanager
