@@ -264,7 +264,13 @@ def unknown_names(environ: Mapping[str, str]) -> list[str]:
     return sorted(name for name in environ if name.startswith("STARFISH_") and name not in known)
 
 
-_FOR_COMMANDS = {"STARFISH_SUPERUSER_PASSWORD", "STARFISH_USER_PASSWORD"}
+_FOR_COMMANDS = {
+    "STARFISH_IDENTITY",
+    "STARFISH_SUPERUSER_PASSWORD",
+    "STARFISH_TOKEN",
+    "STARFISH_URL",
+    "STARFISH_USER_PASSWORD",
+}
 
 
 def _old_names(values: Mapping[str, str]) -> str:

@@ -3,6 +3,8 @@
 0   done
 1   refused, or something is wrong: the message says what, and what to do
 2   the words of the call are off
+75  (`send`, `fetch`) the relay was not reached in time
+130 interrupted
 """
 
 from __future__ import annotations
@@ -32,8 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command. Returns the exit status."""
     options = _parser().parse_args(arguments)
     module, _, name = str(options.run).rpartition(".")
-    if module == "identities":
-        return _of_the_client(name, options)
+    if module in ("identities", "transfers"):
+        return _of_the_client(module, name, options)
     try:
         from relay.cli import run
 
@@ -49,14 +51,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run.guarded(command, options)
 
 
-def _of_the_client(name: str, options: argparse.Namespace) -> int:
+def _of_the_client(module: str, name: str, options: argparse.Namespace) -> int:
     """A command that a site can run, which has no server installed."""
     try:
-        from relay.cli import identities
+        commands = import_module(f"relay.cli.{module}")
     except ModuleNotFoundError as missing:
         print(f"error: {missing.name} is not installed: pip install 'starfish-relay[e2e]'", file=sys.stderr)
         return 1
-    return identities.guarded(name, options)
+    return int(commands.guarded(name, options))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -75,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_blobs(commands, storage)
     _add_audit(commands, storage)
     _add_identities(commands)
+    _add_transfers(commands)
     _add_others(commands, storage)
     return parser
 
@@ -268,6 +271,61 @@ def _add_identities(commands: Any) -> None:
     trust.add_argument("fingerprint", metavar="FINGERPRINT", nargs="+", help="40 digits; spaces do not matter")
     trust.add_argument("--coordinates", metavar="PROJECT", type=int, help="and that it coordinates this project now")
     _add(actions, "rotate", "identities.rotate", "replace the keys by new ones, which the old ones sign for", [which])
+
+
+_TRANSFERS_EPILOG = """\
+The site's token is taken from $STARFISH_TOKEN, never from the command line, which other users of a machine can read.
+SSL_CERT_FILE names a certificate authority of one's own. Broken off, by Ctrl-C too, the same command goes on where it
+was. Exit status: 0 done, 1 refused or wrong, 2 the words of the call, 75 the relay was not reached, 130 interrupted.
+
+  export STARFISH_URL=https://relay.example STARFISH_TOKEN=sfr_…
+  starfish-relay send weights.bin --project 12                  prints the offset, say 7
+  starfish-relay fetch --project 12 --offset 7 -o weights.bin   at another site
+"""
+
+
+def _add_transfers(commands: Any) -> None:
+    where = argparse.ArgumentParser(add_help=False)
+    where.add_argument("--project", metavar="ID", type=_positive, required=True)
+    where.add_argument(
+        "--url", metavar="URL", help="the relay's, such as https://relay.example; default: $STARFISH_URL"
+    )
+    where.add_argument(
+        "--identity",
+        metavar="FILE",
+        default=os.environ.get("STARFISH_IDENTITY"),
+        help="the key file of a site that seals its payloads; default: $STARFISH_IDENTITY, or nothing is sealed",
+    )
+    send = _add(commands, "send", "transfers.send", "send a file to other sites, and print its offset", [where])
+    send.add_argument("file", metavar="FILE", type=Path)
+    send.add_argument("--run", metavar="N", type=_positive, dest="run_id", help="the run that it belongs to")
+    send.add_argument(
+        "--to",
+        metavar="UID",
+        action="append",
+        default=[],
+        help="a site, or participants, or coordinator; may be repeated (default: a coordinator sends to the "
+        "participants, a participant to the coordinator)",
+    )
+    send.add_argument(
+        "--state",
+        metavar="DIR",
+        type=Path,
+        help="where to note how far it is, if not beside the file (files of up to 1 MiB, and sealed ones, begin anew)",
+    )
+    fetch = _add(commands, "fetch", "transfers.fetch", "fetch a file that another site has sent", [where])
+    fetch.add_argument("--offset", metavar="N", type=_positive, required=True, help="as `send` has printed it")
+    fetch.add_argument(
+        "-o", "--output", metavar="FILE", type=Path, help="a file or directory; default: payload-PROJECT-OFFSET"
+    )
+    for parser in (send, fetch):
+        parser.epilog, parser.formatter_class = _TRANSFERS_EPILOG, argparse.RawDescriptionHelpFormatter
+
+
+def _positive(given: str) -> int:
+    if not given.isdecimal() or not 1 <= int(given) < 2**63:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, got {given[:40]!r}")
+    return int(given)
 
 
 def _add_others(commands: Any, storage: argparse.ArgumentParser) -> None:

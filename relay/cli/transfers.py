@@ -1,0 +1,176 @@
+"""What `send` and `fetch` do: a file to other sites, and back. They need the client alone.
+
+75 is their exit status if the relay was not reached in time (EX_TEMPFAIL of sysexits.h), 130 if they were interrupted:
+the same command goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from relay.cli import bars
+from relay.client import (
+    ClientError,
+    Forbidden,
+    InUse,
+    Limits,
+    NotConnected,
+    RelayError,
+    SessionEnded,
+    Site,
+    SourceChanged,
+    Unauthenticated,
+    UnknownSite,
+)
+
+TEMPORARY = 75
+INTERRUPTED = 130
+_ROLES = ("participants", "coordinator")
+
+
+class _Wrong(Exception):
+    """What was asked for cannot be done. `hint`: what to do about it."""
+
+    def __init__(self, what: str, hint: str = "") -> None:
+        super().__init__(what)
+        self.hint = hint
+
+
+def send(options: argparse.Namespace) -> int:
+    path: Path = options.file
+    if not path.is_file():
+        raise _Wrong(f"{path} is no file")
+    with bars.shown(path.name) as show:
+        offset = asyncio.run(_sent(options, _site(options), show))
+    print(offset)
+    return 0
+
+
+async def _sent(options: argparse.Namespace, site: Site, show: bars.Show) -> int | None:
+    to: list[str] = options.to
+    async with site:
+        _require_member(site, options.project)
+        sent = await site.send_update(
+            options.project,
+            options.file,
+            run=options.run_id,
+            to=to[0] if len(to) == 1 and to[0] in _ROLES else to or None,
+            state=options.state,
+            on_progress=show,
+        )
+        return sent.offset
+
+
+def fetch(options: argparse.Namespace) -> int:
+    name = f"payload-{options.project}-{options.offset}"
+    path: Path = options.output or Path(name)
+    path = path / name if path.is_dir() else path
+    with bars.shown(path.name) as show:
+        asyncio.run(_fetched(options, _site(options), path, show))
+    print(path)
+    return 0
+
+
+async def _fetched(options: argparse.Namespace, site: Site, path: Path, show: bars.Show) -> None:
+    project, offset = options.project, options.offset
+    async with site:
+        _require_member(site, project)
+        found = await site.history(project, after=offset - 1, limit=1)
+        if not found or found[0].offset != offset:
+            raise _Wrong(
+                f"project {project} has no event at offset {offset}, or none for this site",
+                "`starfish-relay send` prints the offset; events older than the journal's limits are gone",
+            )
+        try:
+            await found[0].save(path, on_progress=show)
+        except ValueError as error:
+            raise _Wrong(str(error), "fetch takes what was sent by `starfish-relay send`, or as a payload") from None
+        if (payload := found[0].payload) is not None:  # it has come with the event
+            show(len(payload), len(payload))
+
+
+def _site(options: argparse.Namespace) -> Site:
+    url, token = options.url or os.environ.get("STARFISH_URL"), os.environ.get("STARFISH_TOKEN", "").strip()
+    if not url:
+        raise _Wrong("which relay?", "give --url https://relay.example, or set STARFISH_URL")
+    if not token:
+        raise _Wrong("STARFISH_TOKEN is not set", "it is what `starfish-relay token create --site UID` prints")
+    more: dict[str, Any] = {"start": {options.project: "new"}}  # what waits for the site is for its controller
+    if options.identity:
+        more = {"identity": _identity(options.identity)}
+    try:
+        return Site(url, token=token, **more)
+    except ValueError as error:
+        raise _Wrong(str(error), "--url is such as https://relay.example, or http://127.0.0.1:8000") from None
+
+
+def _identity(path: str) -> Any:
+    try:
+        from relay.client.sealed import Identity
+    except ModuleNotFoundError as missing:
+        raise _Wrong(f"{missing.name} is not installed", "pip install 'starfish-relay[e2e]'") from None
+    return Identity.load(path)
+
+
+def _require_member(site: Site, project: int) -> None:
+    if project not in site.memberships:
+        known = ", ".join(str(known) for known in sorted(site.memberships)) or "none"
+        raise _Wrong(f"{site.name} does not take part in project {project}", f"its projects: {known}")
+
+
+def guarded(command: str, options: argparse.Namespace) -> int:
+    """Run a command; what people can act on is told in words."""
+    logging.getLogger("relay.client.session").addFilter(_is_told_by_log_alone)
+    try:
+        return int(globals()[command](options))
+    except KeyboardInterrupt:
+        goes_on = command == "fetch" or _is_resumable(options)
+        print(f"interrupted: the same command {_GOES_ON if goes_on else 'begins anew'}", file=sys.stderr)
+        return INTERRUPTED
+    except _Wrong as error:
+        return _fail(str(error), error.hint)
+    except NotConnected as error:
+        _fail(f"the relay was not reached: {error}", "is the URL right, and the relay up? Then call it again")
+        return TEMPORARY
+    except (RelayError, ClientError) as error:
+        return _fail(str(error), _hint(error))
+    except OSError as error:
+        return _fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
+
+
+def _is_told_by_log_alone(record: logging.LogRecord) -> bool:
+    """The end of a session is raised too, and told by `guarded`."""
+    return record.levelno < logging.ERROR or record.exc_info is not None
+
+
+def _is_resumable(options: argparse.Namespace) -> bool:
+    """Of what goes into the event itself, is sealed, or has no place for a note, nothing is remembered."""
+    path: Path = options.file
+    notes: Path = options.state or path.parent
+    return not options.identity and os.access(notes, os.W_OK) and path.stat().st_size > Limits().inline_bytes
+
+
+_GOES_ON = "goes on where this one was"
+_HINTS: tuple[tuple[type[Exception], str], ...] = (
+    (Unauthenticated, "STARFISH_TOKEN is wrong, expired or revoked; `starfish-relay token create` makes another"),
+    (Forbidden, "is the token's site there, its user enabled, and has the token the scope connect?"),
+    (UnknownSite, "is there a relay at this URL?"),
+    (InUse, "wait for the other one, or end it"),
+    (SourceChanged, "nothing was published: once it is written, send it again"),
+    (SessionEnded, f"the same command {_GOES_ON}"),
+)
+
+
+def _hint(error: Exception) -> str:
+    return next((hint for kind, hint in _HINTS if isinstance(error, kind)), "")
+
+
+def _fail(what: str, hint: str = "") -> int:
+    print(f"error: {what}" + (f"\n       {hint}" if hint else ""), file=sys.stderr)
+    return 1
