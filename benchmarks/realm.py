@@ -16,8 +16,9 @@ from db.connect import Database
 from db.migrate import migrate
 from db.store import Store, Tx
 from relay.core import accounts
+from relay.core.change import new_epoch
 from relay.core.model import Draft, Kind, Role, Token
-from relay.core.node import Node, new_epoch
+from relay.core.node import Node
 from tests.support.relay import RelayProcess
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from db import records
-from db.connect import Connection
+from db.connection import Connection
 from relay.core.audit_chain import ChainHead, ChainLink, Note, Record, encode_details, follow
 
 _ENTRY = "seq, at_us, actor, action, target, result, origin, details, hash"

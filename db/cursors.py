@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from db import records
-from db.connect import Connection
+from db.connection import Connection
 from relay.core.model import Entry
 
 OF_SITE = 'SELECT project_id, "offset" FROM cursors WHERE site_id = :site_id'

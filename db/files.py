@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 
 from db import records
-from db.connect import Connection
+from db.connection import Connection
 from db.membership import among
 from relay.core.model import File, NewFile
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from db import records
 from db.blobs import Blobs
-from db.connect import Connection, Row
+from db.connection import Connection, Row
 from db.membership import among
 from relay.core.model import Draft, Entry, Role
 from relay.protocol.position import JournalBounds

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from db.connect import Dialect
+from db.connection import Dialect
 
 MINE = """WITH mine AS (
     SELECT p.project_id, MAX(CASE WHEN p.role = 'CO' THEN 1 ELSE 0 END) AS leads

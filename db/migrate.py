@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from importlib.resources import files
 from string import Template
 
-from db.connect import Connection, Database
+from db.connect import Database
+from db.connection import Connection
 
 _WORDS = {
     "sqlite": {"ID": "INTEGER PRIMARY KEY AUTOINCREMENT", "BYTES": "BLOB"},

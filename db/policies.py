@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from db.connect import Connection
+from db.connection import Connection
 from relay.core.policy import Policy, Standing
 
 GET = """SELECT p.policy, p.queued, p.since_us, p.lost_us, d.due_us FROM policies p

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from db.connect import Row
+from db.connection import Row
 from relay.core.audit_chain import Record
 from relay.core.model import (
     Blob,

@@ -7,7 +7,7 @@ while events are removed, so an append waits for one small update at most.
 
 from __future__ import annotations
 
-from db.connect import Connection
+from db.connection import Connection
 from relay.core.model import Aged, Holding
 
 _HOLDING = "project_id, oldest, head, keep_age_s, keep_bytes"

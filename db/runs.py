@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from db import records
-from db.connect import Connection
+from db.connection import Connection
 from db.membership import MINE
 from relay.core.model import JsonObject, Participant, Run
 from relay.core.run_states import Status

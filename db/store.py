@@ -9,7 +9,8 @@ from functools import cached_property
 from db.accounts import Groups, Keys, Sites, Tokens, Users
 from db.audit import Audit
 from db.blobs import Blobs
-from db.connect import Connection, Database
+from db.connect import Database
+from db.connection import Connection
 from db.cursors import Cursors, Progress
 from db.files import Files
 from db.journal import Journal, append_at_once, append_counting_up

@@ -6,7 +6,7 @@ import logging
 
 import db.migrate
 from db.connect import Database
-from db.connect import Limits as DatabaseLimits
+from db.connection import Limits as DatabaseLimits
 from relay.blobs.local import LocalFiles
 from relay.config import BadSetting, Settings
 

@@ -26,8 +26,9 @@ from pathlib import Path
 
 from relay.blobs.disk import PIECE_BYTES, flush_directory, named_errors
 from relay.blobs.staging import HELD, Shelve, StagedFile
+from relay.core.file_ports import Readable
 from relay.core.model import Content, Lying
-from relay.core.ports import Readable, StorageUnavailable
+from relay.core.ports import StorageUnavailable
 
 log = logging.getLogger(__name__)
 

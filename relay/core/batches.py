@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from relay.core.change import Change, own_event
 from relay.core.model import JsonObject, Kind, Participant, Role, Run
-from relay.core.node import Change, own_event
 from relay.core.policy import Decision, Picture, Policy, Reason, Seat, Standing, fresh, in_play, is_out
 from relay.core.ports import Tx
 from relay.core.run_states import Status, common

@@ -17,9 +17,10 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
+from relay.core.file_ports import FileStore
 from relay.core.model import Blob, Lying
 from relay.core.node import Node
-from relay.core.ports import FileStore, StorageUnavailable, Store
+from relay.core.ports import StorageUnavailable, Store
 
 log = logging.getLogger(__name__)
 

@@ -24,9 +24,9 @@ from relay.core import blobs
 from relay.core.access import Principal
 from relay.core.audit import RELAY
 from relay.core.blobs import BlobLimits
+from relay.core.file_ports import FileStore, Staged
 from relay.core.model import Blob, Content
 from relay.core.node import Node
-from relay.core.ports import FileStore, Staged
 from relay.protocol.errors import ErrorCode, ReplyError, unknown_blob
 
 log = logging.getLogger(__name__)

@@ -18,9 +18,10 @@ from dataclasses import dataclass, replace
 from relay.core import access, runs
 from relay.core.access import Principal
 from relay.core.audit_chain import Deed
+from relay.core.change import Change, own_event
+from relay.core.file_ports import Incoming
 from relay.core.model import Blob, Content, File, JsonObject, Kind, NewFile, Role, Run
-from relay.core.node import Change, Node, own_event
-from relay.core.ports import Incoming
+from relay.core.node import Node
 from relay.protocol.errors import ErrorCode, ReplyError, invalid
 
 LISTS = {"artifacts": "artifacts", "logs": "logs", "mid_artifacts": "middle_artifacts"}

@@ -15,8 +15,9 @@ from typing import Any
 from relay.core import access, batches
 from relay.core.access import Action, Principal
 from relay.core.audit_chain import Deed
+from relay.core.change import Change, own_event
 from relay.core.model import JsonObject, Kind, Participant, Project, Role, Site
-from relay.core.node import Change, Node, own_event
+from relay.core.node import Node
 from relay.core.policy import Reason
 from relay.core.ports import AlreadyThere, Tx
 from relay.protocol.errors import ErrorCode, ReplyError, unknown_project, unknown_site

@@ -19,8 +19,9 @@ from relay.core import policy as policies
 from relay.core.access import Action, Principal
 from relay.core.audit_chain import Deed
 from relay.core.batches import Batch
+from relay.core.change import Change
 from relay.core.model import Participant, Run, current_task
-from relay.core.node import Change, Node
+from relay.core.node import Node
 from relay.core.policy import Decision, Picture, Policy, Reason, decide, is_out
 from relay.core.ports import StorageUnavailable
 from relay.core.run_states import Status, may_move

@@ -15,9 +15,9 @@ import msgspec
 
 from relay.core import access, blobs, runs
 from relay.core.access import Principal
+from relay.core.file_ports import FileStore
 from relay.core.model import Content, Entry, File, Kind, Participant, Role, Run
 from relay.core.node import Node
-from relay.core.ports import FileStore
 
 NAMES = {"mid_artifacts": "mid-artifacts", "artifacts": "artifacts"}
 """Type of a file → what controllers call it."""

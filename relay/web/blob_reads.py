@@ -19,8 +19,8 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from relay.core.blob_uploads import Upload, Uploads, settled
+from relay.core.file_ports import Readable
 from relay.core.model import Blob
-from relay.core.ports import Readable
 from relay.protocol.errors import ReplyError, unknown_blob
 from relay.web import ranges
 from relay.web.connection import abort

@@ -28,9 +28,10 @@ from relay.core import access, blobs
 from relay.core.access import Principal, Right
 from relay.core.audit_chain import Deed
 from relay.core.blob_uploads import Checksum, ChecksumMismatch, Upload, Uploads
+from relay.core.file_ports import FileStore
 from relay.core.model import Blob, rfc3339
 from relay.core.node import Node
-from relay.core.ports import FileStore, StorageFull
+from relay.core.ports import StorageFull
 from relay.core.session import Identity
 from relay.protocol.errors import ErrorCode, ReplyError, invalid, unknown_blob
 from relay.web import blob_reads, tus

@@ -22,9 +22,10 @@ from msgspec import Raw
 
 from relay.core import messaging
 from relay.core.access import Principal
+from relay.core.change import own_event
 from relay.core.hub import TailLimits
 from relay.core.model import Entry, Kind, Participant, Role, Site
-from relay.core.node import Limits, Node, own_event
+from relay.core.node import Limits, Node
 from relay.core.outbox import OutboxLimits
 from relay.core.ports import StorageUnavailable
 from relay.core.session import Identity, Session

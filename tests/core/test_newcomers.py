@@ -7,8 +7,9 @@ import asyncio
 import pytest
 
 from relay.core.access import Principal
+from relay.core.change import own_event
 from relay.core.model import Kind, Site
-from relay.core.node import Limits, Node, own_event
+from relay.core.node import Limits, Node
 from relay.core.session import Identity, Session
 from relay.core.welcome import welcome
 from relay.protocol.envelope import Hello

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from db import migrate as migrations
-from db.connect import Connection, Database
+from db.connect import Database
+from db.connection import Connection
 from db.migrate import Migration, SchemaTooNew, all_migrations, migrate, pending
 from tests.conftest import DATABASES
 from tests.support.postgres import Postgres

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from db.connect import Database, Limits
+from db.connect import Database
+from db.connection import Limits
 from db.migrate import migrate
 from db.store import Store
 from relay.core.model import Draft

@@ -10,7 +10,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from db.connect import Connection, Database
+from db.connect import Database
+from db.connection import Connection
 from relay.core.model import Draft, Entry, Holder, Kind, Role, Site, Token
 from relay.core.policy import Policy, Standing, Stragglers
 from relay.core.ports import AlreadyThere

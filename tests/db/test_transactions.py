@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from db.connect import Database, Limits
+from db.connect import Database
+from db.connection import Limits
 from db.store import Store
 from relay.core.ports import AlreadyThere, StorageUnavailable
 from tests.support.world import NOW_US, World, draft, offsets

@@ -15,8 +15,8 @@ from __future__ import annotations
 from starlette.routing import BaseRoute
 
 from relay.config import Settings
+from relay.core.file_ports import FileStore
 from relay.core.node import Node
-from relay.core.ports import FileStore
 from relay.web.auth import Authenticator
 from relay.web.legacy import accounts, files, projects, root, runs, sites
 from relay.web.legacy.door import Door

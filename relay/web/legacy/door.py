@@ -25,9 +25,9 @@ from relay import metrics
 from relay.config import Settings
 from relay.core import access
 from relay.core.access import Principal
+from relay.core.file_ports import FileStore
 from relay.core.model import JsonObject
 from relay.core.node import Node
-from relay.core.ports import FileStore
 from relay.core.sites import KnownSites
 from relay.protocol.errors import ReplyError
 from relay.protocol.position import MAX_OFFSET

@@ -9,8 +9,8 @@ from starlette.responses import Response, StreamingResponse
 from zipstream import ZIP_STORED, ZipStream
 
 from relay.core import files, runs, updates
+from relay.core.file_ports import FileStore
 from relay.core.model import File, Role
-from relay.core.ports import FileStore
 from relay.core.run_states import Status
 from relay.protocol.errors import ErrorCode, ReplyError
 from relay.web.legacy import bodies

@@ -11,8 +11,8 @@ from starlette.requests import Request
 from streaming_form_data import ParseFailedException, StreamingFormDataParser
 from streaming_form_data.targets import BaseTarget
 
+from relay.core.file_ports import FileStore, Incoming
 from relay.core.files import LISTS, Arrived
-from relay.core.ports import FileStore, Incoming
 from relay.web.legacy.answers import Refused, bad
 from relay.web.legacy.bodies import chunks, too_large
 
