@@ -164,6 +164,18 @@ def test_the_base_install_is_enough(pair: Pair, tmp_path: Path) -> None:
     assert saved.read_bytes() == b"\x00weights"
 
 
+def test_what_waits_for_the_sites_controller_still_waits_for_it_afterwards(pair: Pair, weights: Path) -> None:
+    before = asyncio.run(_cursors(pair))
+    sent = command(pair, pair.ours, "send", str(weights), "--project", str(pair.project))
+    assert sent.returncode == 0, sent.stderr
+    assert asyncio.run(_cursors(pair)) == before
+
+
+async def _cursors(pair: Pair) -> dict[str, int]:
+    async with Site(pair.relay.url, token=pair.theirs, proxy=False) as site:
+        return {one["site"]: one["offset"] for one in await site.cursors(pair.project)}
+
+
 def test_a_wrong_token_is_said_once_with_what_to_do_and_shown_nowhere(pair: Pair, weights: Path) -> None:
     done = command(pair, "sfr_wrong", "send", str(weights), "--project", str(pair.project))
     assert (done.returncode, done.stdout) == (1, "")

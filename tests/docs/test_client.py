@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from relay.cli import main
 from relay.client import Event, Limits
 from relay.web.events import KEEP_ALIVE_S
 from tests.docs.documents import DOCS, blocks
@@ -44,6 +45,8 @@ async def test_the_snippets_run(own_relay: RelayProcess, capsys: pytest.CaptureF
         names[name] = own_relay.cli("token", "create", "--site", uid).stdout.strip()
     said = {}
     for block in blocks(CLIENT):
+        if block.language == "console" and block.mark.startswith("cli: "):
+            continue  # see below; what they do is tested in tests/cli/test_transfers.py
         assert block.language == "python" and block.mark.startswith("run: "), f"line {block.line} is run by no test"
         name = block.mark.removeprefix("run: ")
         await run(f"client.md, {name}", block.text, names)
@@ -55,6 +58,21 @@ async def test_the_snippets_run(own_relay: RelayProcess, capsys: pytest.CaptureF
     assert said["stream"] == "all of 5000000 bytes\n5000000\n"
     assert said["transports"] == "sse\n"
     assert {said[name] for name in ("proxy", "tokens", "limits")} == {"True\n"}
+
+
+def test_the_commands_are_such_as_the_command_line_takes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model.bin").write_bytes(b"")
+    monkeypatch.setenv("STARFISH_URL", "https://relay.example")
+    monkeypatch.delenv("STARFISH_TOKEN", raising=False)
+    text = "".join(block.text for block in blocks(CLIENT) if block.mark.startswith("cli: "))
+    commands = [line.split()[2:] for line in text.splitlines() if line.startswith("$ starfish-relay ")]
+    assert {words[0] for words in commands} == {"send", "fetch"}
+    for words in commands:
+        assert main(words) == 1  # words that are off would end it with 2
+        assert "STARFISH_TOKEN is not set" in capsys.readouterr().err
 
 
 async def test_the_snippet_for_lost_events_does_what_it_says() -> None:
@@ -75,6 +93,7 @@ def test_the_numbers() -> None:
     assert limits.climb_s is not None
     for said in (
         f"for up to {limits.connect_s:.0f} s (`Limits.connect_s`)",
+        f"not reached within {limits.connect_s:.0f} s: call it again",
         f"noticed after {limits.look_s:.0f} s (`Limits.look_s`)",
         f"within {limits.climb_s / 60:.0f} minutes (`Limits.climb_s`)",
         f"pings each {limits.ping_s:g} s, comments on streams each {KEEP_ALIVE_S:.0f} s, polls of {limits.poll_s:g} s",
