@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, settings
 from db.connect import Database
 from db.migrate import migrate
 from db.store import Store
+from tests.conformance.realm import GUEST, OPERATOR, OWNER, Account
 from tests.support.postgres import Postgres
 from tests.support.relay import RelayProcess
 
@@ -113,3 +114,13 @@ def relay(request: pytest.FixtureRequest) -> Iterator[RelayProcess]:
         url = server.create_database()
     with RelayProcess(url) as process:
         yield process
+
+
+@pytest.fixture(scope="session")
+def accounts(relay: RelayProcess) -> tuple[Account, Account, Account]:
+    """The owner, the guest and the operator, made once a relay."""
+    for account in (OWNER, GUEST):
+        relay.cli("user", "create", account.name, "--no-input", env={"STARFISH_USER_PASSWORD": account.password})
+    operator = ["--username", OPERATOR.name, "--email", "operator@example.org", "--no-input"]
+    relay.cli("createsuperuser", *operator, env={"STARFISH_SUPERUSER_PASSWORD": OPERATOR.password})
+    return OWNER, GUEST, OPERATOR

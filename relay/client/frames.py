@@ -292,7 +292,7 @@ def decode(frame: str | bytes) -> Shown | None:
         header, payload = codec.split_binary(frame)
         decoded = _decoder.decode(header)
         return decoded.event(payload) if isinstance(decoded, EventFrame) else None
-    except (msgspec.DecodeError, codec.FrameError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, codec.FrameError) as error:
         if isinstance(frame, str) and _type_of(frame) not in _KNOWN_TYPES:
             return None
         raise ProtocolViolation(f"the relay sent a frame that cannot be read: {error}") from error
@@ -302,7 +302,7 @@ def _type_of(frame: str) -> str | None:
     """The frame's `type`; one of the known ones if the frame is no object with a type at all."""
     try:
         return msgspec.json.decode(frame, type=_Tag).type
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return "event"
 
 

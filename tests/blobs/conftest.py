@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.conformance.conftest import accounts, make_token, realm
+from tests.conformance.conftest import make_token, realm
 
-__all__ = ["accounts", "make_token", "realm"]
+__all__ = ["make_token", "realm"]

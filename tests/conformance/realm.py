@@ -51,6 +51,11 @@ class Account:
         return "Basic " + base64.b64encode(f"{self.name}:{self.password}".encode()).decode()
 
 
+OWNER = Account(name="owner", password="the owner's password")
+GUEST = Account(name="guest", password="the guest's password")
+OPERATOR = Account(name="operator", password="the operator's password")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Site:
     id: int

@@ -10,8 +10,7 @@ import pytest
 
 from relay.protocol.errors import ReplyError
 from relay.web.arrivals import RETRY_AFTER_S, Arrivals, Turn
-from tests.conformance.conftest import OWNER
-from tests.conformance.realm import Realm, Site
+from tests.conformance.realm import OWNER, Realm, Site
 from tests.conformance.wire import HandshakeRefused, Wire
 from tests.support.relay import RelayProcess
 

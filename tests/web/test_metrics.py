@@ -9,8 +9,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from relay import metrics
-from tests.conformance.conftest import OPERATOR, OWNER
-from tests.conformance.realm import Realm
+from tests.conformance.realm import OPERATOR, OWNER, Realm
 from tests.support.relay import RelayProcess
 
 TOKEN = "a scraper's token"
