@@ -225,13 +225,14 @@ class Upload:
                 self._progress.at(part.start, min(offset, part.size))
                 if offset >= part.size:
                     return
+                length = min(length, self._request_bytes)
                 offset = await self._write(upload, part, offset, length)
                 length *= GROWTH
             except PASSING_ERRORS as error:
                 offset = None
                 if isinstance(error, Refused):
                     _raise_if_anew(error)
-                    if self._may_halve(error):
+                    if self._may_halve(error, length):
                         continue
                 await retries.after(error, "an upload was interrupted")
 
@@ -250,7 +251,7 @@ class Upload:
                 await retries.after(error, "an upload cannot be looked at")
 
     async def _write(self, upload: str, part: Part, offset: int, length: int) -> int:
-        length = min(length, self._request_bytes, part.size - offset)
+        length = min(length, part.size - offset)
         headers = {**_TUS, "Content-Type": _STREAM, "Upload-Offset": str(offset), "Content-Length": str(length)}
         async with aclosing(self._pieces(part, offset, offset + length)) as body:
             path = BLOBS + upload
@@ -266,11 +267,11 @@ class Upload:
             if at + length < part.size:
                 self._progress.at(part.start, at + length)
 
-    def _may_halve(self, refused: Refused) -> bool:
-        """Something between takes no bodies as long as this."""
-        if refused.status != 413 or refused.code is not None or self._request_bytes <= LEAST_REQUEST_BYTES:
+    def _may_halve(self, refused: Refused, length: int) -> bool:
+        """Something between takes no bodies as long as this. Other parts may have been told so meanwhile."""
+        if refused.status != 413 or refused.code is not None or length <= LEAST_REQUEST_BYTES:
             return False
-        self._request_bytes = max(LEAST_REQUEST_BYTES, self._request_bytes // 2)
+        self._request_bytes = min(self._request_bytes, max(LEAST_REQUEST_BYTES, length // 2))
         log.info("requests of more than %d bytes do not get through", self._request_bytes)
         return True
 

@@ -90,6 +90,7 @@ def test_the_federation_trains_and_survives_a_kill(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@SOAK
 def test_plain_it_says_what_the_relay_can_read(tmp_path: Path) -> None:
     with running(tmp_path, "--rounds", "1", "--json", "--plain") as demo:
         out, err = demo.communicate(timeout=TIMEOUT_S)
