@@ -29,7 +29,7 @@ run: $(READY) ## serve on http://127.0.0.1:8000, with SQLite in ./data
 	@$(BIN)/starfish-relay serve
 
 test: $(READY) ## the test suite, on SQLite and on PostgreSQL (which it brings along)
-	@$(BIN)/python -m pytest -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -n 3 --dist loadfile
 
 soak: $(READY) ## the long runs: hundreds of kills, hours of load
 	@$(BIN)/python -m pytest -m soak -s
