@@ -60,12 +60,15 @@ def rng(seed: int) -> random.Random:
 
 
 def pytest_configure() -> None:
-    """A run that is told to end ends its servers too."""
+    """A run that is told to end ends its servers too. Interrupts are heeded also where it runs in the background, with
+    SIGINT ignored: what the tests start would inherit that.
+    """
 
     def interrupt(_signal: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

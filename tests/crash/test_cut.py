@@ -29,7 +29,7 @@ async def through_a_proxy(database: str | None, rng: random.Random) -> AsyncIter
                 await conclude(realm, sites)
 
 
-@pytest.mark.parametrize("cuts", [40, pytest.param(2000, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("cuts", [20, pytest.param(2000, marks=pytest.mark.soak)])
 async def test_cut_sockets_lose_repeat_and_reorder_nothing(
     fresh_database: str | None, rng: random.Random, cuts: int
 ) -> None:

@@ -13,7 +13,7 @@ from tests.crash.truth import conclude, correspondents
 from tests.support.relay import RelayProcess
 
 
-@pytest.mark.parametrize("kills", [6, pytest.param(100, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("kills", [3, pytest.param(100, marks=pytest.mark.soak)])
 async def test_what_was_answered_survives_a_kill_and_is_shown_once(
     fresh_database: str | None, rng: random.Random, kills: int
 ) -> None:

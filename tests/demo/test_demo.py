@@ -19,11 +19,6 @@ TIMEOUT_S = 100.0
 SOAK = pytest.mark.soak
 
 
-def heed_interrupts() -> None:
-    """As from a terminal, also if the tests run in the background, where SIGINT is ignored and that is inherited."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
 @contextmanager
 def running(home: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     """The demo, with its temporary files in `home`, by which its processes are known."""
@@ -34,7 +29,6 @@ def running(home: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"TMPDIR": str(home)},
-        preexec_fn=heed_interrupts,  # noqa: PLW1509 - it takes no lock
     )
     try:
         yield process
@@ -114,9 +108,8 @@ def test_broken_off_it_takes_all_its_processes_along(tmp_path: Path, number: sig
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    "role", ["participant", pytest.param("coordinator", marks=SOAK), pytest.param("poller", marks=SOAK)]
-)
+@SOAK
+@pytest.mark.parametrize("role", ["participant", "coordinator", "poller"])
 def test_a_site_that_dies_of_itself_fails_the_demo_at_once_and_shows_the_logs(tmp_path: Path, role: str) -> None:
     with running(tmp_path, "--rounds", "50") as demo:
         wait_for(demo, "round 1 of 50")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from relay.config import Settings
 from relay.core import accounts
@@ -262,6 +263,13 @@ async def test_every_route_has_a_row(tmp_path: Path) -> None:
     assert {row.call for row in MATRIX} - {""} == set(METHODS)
 
 
+# The rules know nothing of the database: the short turn is on one.
+ONE_DATABASE = pytest.mark.parametrize(
+    "database_url", ["sqlite", pytest.param("postgresql", marks=pytest.mark.soak)], indirect=True
+)
+
+
+@ONE_DATABASE
 async def test_every_cell(tmp_path: Path, database_url: str) -> None:
     wrong = []
     async with running(tmp_path, database_url) as world:
@@ -279,6 +287,7 @@ async def test_every_cell(tmp_path: Path, database_url: str) -> None:
     assert not wrong, "\n".join(wrong)
 
 
+@ONE_DATABASE
 async def test_what_is_foreign_answers_as_what_does_not_exist(tmp_path: Path, database_url: str) -> None:
     wrong, compared = [], 0
     async with running(tmp_path, database_url) as world:
