@@ -30,6 +30,7 @@ from relay.core.node import Node
 from relay.core.passwords import hash_now
 from relay.core.ports import StorageUnavailable
 from relay.protocol.errors import ReplyError, invalid
+from relay.serving import AlreadyServed
 from relay.storage import SchemaTooOld, open_database
 from relay.telemetry import set_up_logging
 
@@ -49,6 +50,8 @@ def guarded(command: Callable[[argparse.Namespace], int], options: argparse.Name
         return fail(f"the database does not answer: {error.cause}", "is it running, and is DATABASE_URL right?")
     except (SchemaTooOld, db.migrate.SchemaTooNew) as error:
         return fail(str(error))
+    except AlreadyServed as error:
+        return fail(str(error), "stop that one, or give this one a database of its own: --data-dir, or DATABASE_URL")
     except ReplyError as error:
         return fail(error.message)
     except OSError as error:

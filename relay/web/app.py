@@ -24,6 +24,7 @@ from relay.core.passwords import Passwords
 from relay.core.retention import Trimmer
 from relay.core.rounds import Rounds
 from relay.protocol.errors import ReplyError
+from relay.serving import sole_server
 from relay.storage import bring_up_to_date, open_database, open_files
 from relay.web import legacy
 from relay.web.auth import Authenticator
@@ -66,10 +67,12 @@ async def running(settings: Settings) -> AsyncIterator[Relay]:
         SchemaTooOld: on PostgreSQL, unless told to migrate.
         db.migrate.SchemaTooNew: a later release has been at this database.
         StorageUnavailable: the database does not answer.
+        AlreadyServed: another process serves this SQLite file.
     """
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     async with AsyncExitStack() as stack:
         database = open_database(settings)
+        _lock(database, settings, stack)
         await database.connect()
         stack.push_async_callback(database.disconnect)
         await bring_up_to_date(database, settings)
@@ -93,6 +96,12 @@ async def running(settings: Settings) -> AsyncIterator[Relay]:
         await bus.start()
         stack.push_async_callback(bus.close)
         yield _relay(node, auth, settings)
+
+
+def _lock(database: Database, settings: Settings, stack: AsyncExitStack) -> None:
+    for file in database.files[:1]:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        stack.enter_context(sole_server(file, f"http://{settings.host}:{settings.port}"))
 
 
 def _bus(database: Database, settings: Settings, node: Node) -> FileBus | PostgresBus:
