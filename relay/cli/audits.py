@@ -12,6 +12,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 
 from relay.cli.run import fail, open_store, seconds
+from relay.cli.words import action, actions
 from relay.core.audit_chain import ChainBroken, Record, Verifier
 from relay.core.model import rfc3339
 from relay.core.node import Node
@@ -21,6 +22,43 @@ from relay.protocol.errors import invalid
 PAGE = 5_000
 FOLLOW_S = 1.0
 _ANCHOR = re.compile(r"([1-9]\d{0,17}):([0-9a-f]{64})")
+
+
+def add_audit(parser: argparse.ArgumentParser) -> None:
+    among = actions(parser)
+    tailing = action(
+        among,
+        "tail",
+        tail,
+        "show the newest entries, the last one at the end",
+        "starfish-relay audit tail --follow --lines 50",
+    )
+    tailing.add_argument("--follow", action="store_true", help="go on with those that come, until Ctrl-C")
+    tailing.add_argument("--lines", metavar="N", type=int, default=20, help="how many (default: 20)")
+    exporting = action(
+        among,
+        "export",
+        export,
+        "write entries to standard output, one JSON object a line",
+        "starfish-relay audit export --since 90d > audit.jsonl",
+    )
+    exporting.add_argument(
+        "--since", metavar="TIME", help="such as 2026-01-31, 2026-01-31T08:00:00Z, or 90d for back then"
+    )
+    verifying = action(
+        among,
+        "verify",
+        verify,
+        "check that no entry was edited, removed or moved; 1 if one was",
+        "starfish-relay audit verify --anchor 5120:9f86d081…      a number and a hash noted down earlier",
+    )
+    verifying.add_argument(
+        "--anchor",
+        metavar="SEQ:HASH",
+        action="append",
+        default=[],
+        help="an entry's number and hash, known from elsewhere (`audit_head` in /health); may be repeated",
+    )
 
 
 def tail(options: argparse.Namespace) -> int:

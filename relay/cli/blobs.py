@@ -6,9 +6,29 @@ import argparse
 import asyncio
 
 from relay.cli.run import open_store, settings_of
+from relay.cli.words import action, actions
 from relay.core import blob_care
 from relay.core.node import Node
 from relay.storage import open_files
+
+
+def add_blobs(parser: argparse.ArgumentParser) -> None:
+    among = actions(parser)
+    action(
+        among,
+        "gc",
+        collect,
+        "remove what has expired, what nothing refers to, and files of no blob",
+        "starfish-relay blobs gc",
+    )
+    checking = action(
+        among,
+        "fsck",
+        check,
+        "say what database and disk disagree on; 1 if bytes are lost",
+        "starfish-relay blobs fsck --quick",
+    )
+    checking.add_argument("--quick", action="store_true", help="look at sizes only; do not read all bytes")
 
 
 def collect(options: argparse.Namespace) -> int:

@@ -3,11 +3,64 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
+from typing import Any
 
+from relay.cli.words import Run, action, actions
 from relay.client.sealed import Identity, SealError, Trust
 from relay.client.sealed.trust import Pinned, beside
+
+
+def add_keys(parser: argparse.ArgumentParser) -> None:
+    parser.description = "A site's identity, and whom it trusts. Fingerprints are to be compared by telephone."
+    among = actions(parser)
+    _add(among, "new", new, "make an identity and print its fingerprint", "starfish-relay keys new")
+    shown = _add(
+        among,
+        "fingerprint",
+        fingerprint,
+        "print the fingerprint of this site's key",
+        "starfish-relay keys fingerprint --identity /etc/starfish/identity",
+    )
+    shown.add_argument("site", metavar="UID", nargs="?", help="or of the key that is trusted to be that site's")
+    _add(
+        among,
+        "list",
+        list_sites,
+        "list whose keys are trusted, since when, and how they came",
+        "starfish-relay keys list",
+    )
+    trusting = _add(
+        among,
+        "trust",
+        trust,
+        "trust a site's key, as its people have read it out",
+        "starfish-relay keys trust 0c6b8f6e-8f5c-4f63-9d0e-0f6d3a3c9a01 \\\n"
+        "  12345 67890 12345 67890 12345 67890 12345 67890",
+    )
+    trusting.add_argument("site", metavar="UID")
+    trusting.add_argument("fingerprint", metavar="FINGERPRINT", nargs="+", help="40 digits; spaces do not matter")
+    trusting.add_argument("--coordinates", metavar="PROJECT", type=int, help="and that it coordinates this project now")
+    _add(
+        among,
+        "rotate",
+        rotate,
+        "replace the keys by new ones, which the old ones sign for",
+        "starfish-relay keys rotate",
+    )
+
+
+def _add(among: Any, name: str, run: Run, help_: str, example: str) -> argparse.ArgumentParser:
+    parser = action(among, name, run, help_, example, storage=False)
+    parser.add_argument(
+        "--identity",
+        metavar="FILE",
+        default=os.environ.get("STARFISH_IDENTITY", "identity"),
+        help="the key file (default: $STARFISH_IDENTITY, or ./identity); whom it trusts is in FILE.trust",
+    )
+    return parser
 
 
 def new(options: argparse.Namespace) -> int:
@@ -72,10 +125,10 @@ def _trust(options: argparse.Namespace) -> Trust:
     return Trust(path)
 
 
-def guarded(command: str, options: argparse.Namespace) -> int:
+def guarded(command: Run, options: argparse.Namespace) -> int:
     """Run a command; what people can act on is told in words."""
     try:
-        return int(globals()[command](options))
+        return command(options)
     except SealError as error:
         message = str(error)
     except FileExistsError:

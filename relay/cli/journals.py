@@ -10,12 +10,36 @@ from collections.abc import Callable
 from rich.table import Column, Table
 
 from relay.cli.run import open_store, seconds, settings_of, show
+from relay.cli.words import action, actions
 from relay.core import journals
 from relay.core.journals import Journal
 from relay.core.retention import RetentionLimits
 from relay.protocol.errors import invalid
 
 _UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
+
+
+def add_journal(parser: argparse.ArgumentParser) -> None:
+    among = actions(parser)
+    action(
+        among,
+        "list",
+        list_journals,
+        "list journals, and who has not acknowledged what they keep",
+        "starfish-relay journal list",
+    )
+    keeping = action(
+        among,
+        "keep",
+        keep,
+        "give a project's journal limits of its own",
+        "starfish-relay journal keep 12 --age 30d --size 2G",
+    )
+    keeping.add_argument("project", metavar="PROJECT", type=int, help="the project's id")
+    keeping.add_argument("--age", metavar="TIME", default="default", help="such as 30d; or all; default: the settings'")
+    keeping.add_argument(
+        "--size", metavar="BYTES", default="default", help="such as 2G; or all; default: the settings'"
+    )
 
 
 def list_journals(options: argparse.Namespace) -> int:

@@ -10,12 +10,40 @@ from pathlib import Path
 from rich.table import Column, Table
 
 from relay.cli.run import fail, open_store, show
+from relay.cli.words import action, actions
 from relay.core import signing_keys
 from relay.core.model import rfc3339
 from relay.core.node import Node
 from relay.protocol.errors import invalid
 
 MAX_FILE_BYTES = 16 * 1024
+_UID = "0c6b8f6e-8f5c-4f63-9d0e-0f6d3a3c9a01"
+
+
+def add_site_key(parser: argparse.ArgumentParser) -> None:
+    among = actions(parser)
+    adding = action(
+        among,
+        "add",
+        add,
+        "register a site's public key and print its id",
+        f"starfish-relay site-key add --site {_UID} --label controller site.pub.pem",
+    )
+    adding.add_argument("--site", metavar="UID", required=True)
+    adding.add_argument("--label", metavar="L", default="", help="what it is for, to tell keys apart")
+    adding.add_argument(
+        "key", metavar="KEY", help="Ed25519: a PEM file, - for standard input, or its 32 bytes in base64"
+    )
+    listing = action(among, "list", list_keys, "list keys, and when each was last used", "starfish-relay site-key list")
+    listing.add_argument("--site", metavar="UID", help="of this site only")
+    revoking = action(
+        among,
+        "revoke",
+        revoke,
+        "revoke a key; the sessions it began are closed within 2 s",
+        "starfish-relay site-key revoke 5f2c9a1e77b0      its id, as `site-key list` shows it",
+    )
+    revoking.add_argument("key", metavar="ID")
 
 
 def add(options: argparse.Namespace) -> int:

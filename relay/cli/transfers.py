@@ -14,7 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from relay.cli import bars
+from relay.cli import bars, words
+from relay.cli.words import Run
 from relay.client import (
     ClientError,
     Forbidden,
@@ -40,6 +41,60 @@ class _Wrong(Exception):
     def __init__(self, what: str, hint: str = "") -> None:
         super().__init__(what)
         self.hint = hint
+
+
+_EPILOG = """\
+The site's token is taken from $STARFISH_TOKEN, never from the command line, which other users of a machine can read.
+SSL_CERT_FILE names a certificate authority of one's own. Broken off, by Ctrl-C too, the same command goes on where it
+was. Exit status: 0 done, 1 refused or wrong, 2 the words of the call, 75 the relay was not reached, 130 interrupted.
+
+  export STARFISH_URL=https://relay.example STARFISH_TOKEN=sfr_…
+  starfish-relay send weights.bin --project 12                  prints the offset, say 7
+  starfish-relay fetch --project 12 --offset 7 -o weights.bin   at another site
+"""
+
+
+def add_send(parser: argparse.ArgumentParser) -> None:
+    _add_connection(parser, send)
+    parser.add_argument("file", metavar="FILE", type=Path)
+    parser.add_argument("--run", metavar="N", type=words.positive, dest="run_id", help="the run that it belongs to")
+    parser.add_argument(
+        "--to",
+        metavar="UID",
+        action="append",
+        default=[],
+        help="a site, or participants, or coordinator; may be repeated (default: a coordinator sends to the "
+        "participants, a participant to the coordinator)",
+    )
+    parser.add_argument(
+        "--state",
+        metavar="DIR",
+        type=Path,
+        help="where to note how far it is, if not beside the file (files of up to 1 MiB, and sealed ones, begin anew)",
+    )
+
+
+def add_fetch(parser: argparse.ArgumentParser) -> None:
+    _add_connection(parser, fetch)
+    parser.add_argument("--offset", metavar="N", type=words.positive, required=True, help="as `send` has printed it")
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", type=Path, help="a file or directory; default: payload-PROJECT-OFFSET"
+    )
+
+
+def _add_connection(parser: argparse.ArgumentParser, run: Run) -> None:
+    words.command(parser, run, "", storage=False)
+    parser.epilog = _EPILOG
+    parser.add_argument("--project", metavar="ID", type=words.positive, required=True)
+    parser.add_argument(
+        "--url", metavar="URL", help="the relay's, such as https://relay.example; default: $STARFISH_URL"
+    )
+    parser.add_argument(
+        "--identity",
+        metavar="FILE",
+        default=os.environ.get("STARFISH_IDENTITY"),
+        help="the key file of a site that seals its payloads; default: $STARFISH_IDENTITY, or nothing is sealed",
+    )
 
 
 def send(options: argparse.Namespace) -> int:
@@ -124,13 +179,13 @@ def _require_member(site: Site, project: int) -> None:
         raise _Wrong(f"{site.name} does not take part in project {project}", f"its projects: {known}")
 
 
-def guarded(command: str, options: argparse.Namespace) -> int:
+def guarded(command: Run, options: argparse.Namespace) -> int:
     """Run a command; what people can act on is told in words."""
     logging.getLogger("relay.client.session").addFilter(_is_told_by_log_alone)
     try:
-        return int(globals()[command](options))
+        return command(options)
     except KeyboardInterrupt:
-        goes_on = command == "fetch" or _is_resumable(options)
+        goes_on = command is fetch or _is_resumable(options)
         print(f"interrupted: the same command {_GOES_ON if goes_on else 'begins anew'}", file=sys.stderr)
         return INTERRUPTED
     except _Wrong as error:
