@@ -6,7 +6,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo run test soak chaos check fix bench lock clean
+.PHONY: help venv demo run test soak chaos conformance check fix bench lock clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ soak: $(READY) ## the long runs: hundreds of kills, hours of load
 
 chaos: $(READY) ## ten sites, 100,000 messages, and all that can break; again with SEED=N
 	@$(BIN)/python -m pytest tests/chaos -m chaos -s $(if $(SEED),--seed $(SEED))
+
+conformance: $(READY) ## Autobahn's cases for WebSocket servers, all of them (docs/conformance.md)
+	@$(BIN)/python -m pytest tests/conformance/test_autobahn.py -m soak -s
 
 check: $(READY) ## format, lint, types, import contracts
 	@$(BIN)/ruff format --check .

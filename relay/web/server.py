@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from relay import __version__
 from relay.config import Settings
@@ -69,14 +70,15 @@ async def serve(settings: Settings) -> None:
     """
     with _listen(settings.host, settings.port) as listener:
         async with running(settings) as relay:
-            server = _Server(_config(settings, relay), relay, settings)
+            server = _Server(config_of(settings, relay.front), relay, settings)
             await server.serve(sockets=[listener])
         log.info("stopped")
 
 
-def _config(settings: Settings, relay: Relay) -> uvicorn.Config:
+def config_of(settings: Settings, app: ASGIApp) -> uvicorn.Config:
+    """How uvicorn is to serve: the relay, or what its conformance is tested with."""
     return uvicorn.Config(
-        relay.front,
+        app,
         interface="asgi3",
         lifespan="off",
         loop="none",

@@ -29,7 +29,8 @@ from starlette.types import Receive
 from starlette.websockets import WebSocket
 from uvicorn._types import ASGIReceiveEvent
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.frames import Frame
+from websockets.frames import CloseCode, Frame, Opcode
+from websockets.server import ServerProtocol
 
 from relay.core.flag import Flag
 
@@ -74,11 +75,24 @@ class _Inbox:
         return message
 
 
+class _Wire(ServerProtocol):
+    """The sans-I/O side of `websockets`, to which a close within a fragmented message is a protocol error: it is none.
+
+    Control frames may come between fragments (RFC 6455, section 5.4; Autobahn's case 7.1.5), and a close ends it all.
+    """
+
+    def recv_frame(self, frame: Frame) -> None:
+        if frame.opcode is Opcode.CLOSE:
+            self.current_size = None
+        super().recv_frame(frame)
+
+
 class RelayProtocol(WebSocketsSansIOProtocol):
     """uvicorn's protocol, found in the ASGI scope's extensions under `EXTENSION`."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
+        self.conn = _Wire(max_size=self.config.ws_max_size, logger=self.logger)
         # uvicorn makes a queue and an event, with three waiting lists of 600 bytes, for every connection.
         self.queue = cast("asyncio.Queue[ASGIReceiveEvent]", _Inbox())
         self.writable = cast("asyncio.Event", Flag(is_set=True))
@@ -116,6 +130,30 @@ class RelayProtocol(WebSocketsSansIOProtocol):
     def run_asgi(self) -> Coroutine[Any, Any, None]:
         cast("dict[str, object]", self.scope["extensions"])[EXTENSION] = self
         return super().run_asgi()
+
+    def handle_cont(self, event: Frame) -> None:
+        # Put together as they come: a list of fragments would cost some 40 bytes each, and empty ones have no limit.
+        begun = cast("bytes | bytearray", self.frames[0])
+        whole = begun if isinstance(begun, bytearray) else bytearray(begun)
+        whole += event.data
+        self.frames = cast("list[bytes]", [whole])
+        if event.fin:
+            self.send_receive_event_to_app()
+
+    def send_receive_event_to_app(self) -> None:
+        data, self.frames = self.frames[0], []
+        if self.close_sent:
+            return
+        try:
+            self.queue.put_nowait(_message(data, is_text=self.curr_msg_data_type == "text"))
+        except UnicodeDecodeError:
+            # uvicorn would log it with a traceback: a client could fill the log with them.
+            self.conn.fail(CloseCode.INVALID_DATA)
+            self.handle_parser_exception()
+            return
+        if not self.read_paused:
+            self.read_paused = True
+            self.transport.pause_reading()
 
     def handle_close(self, event: Frame) -> None:
         self.left_cleanly = not self.close_sent
@@ -212,6 +250,13 @@ class SocketLink:
     async def closed(self) -> None:
         """Wait until the socket is gone."""
         await self._protocol.is_lost.wait()
+
+
+def _message(data: bytes, *, is_text: bool) -> ASGIReceiveEvent:
+    """A whole message as ASGI has it. Raises `UnicodeDecodeError`."""
+    if is_text:
+        return {"type": "websocket.receive", "text": data.decode()}
+    return {"type": "websocket.receive", "bytes": bytes(data)}
 
 
 def taken_bytes(transport: BaseTransport) -> int | None:

@@ -7,11 +7,13 @@ import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
+import pytest
 import uvicorn
 from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.frames import Frame, Opcode
 
 from relay.core import frames
 from relay.web.transport import RelayProtocol, SocketLink, link_of
@@ -150,3 +152,41 @@ async def test_a_peer_that_answers_pings_is_kept() -> None:
         assert codes.empty()
         link.send(frames.text({"still": "here"}))
         reading.cancel()
+
+
+def _fragments(*frames: Frame) -> bytes:
+    return b"".join(frame.serialize(mask=True) for frame in frames)
+
+
+async def test_fragments_are_put_together_as_they_come_whatever_their_number() -> None:
+    async with served() as (url, links, _), connected(url) as client:
+        link = await links.get()
+        tiny = Frame(Opcode.CONT, b"xy", fin=False).serialize(mask=True) + _fragments(
+            Frame(Opcode.CONT, b"", fin=False)
+        )
+        client.transport.write(_fragments(Frame(Opcode.BINARY, b"ab", fin=False)) + tiny * 20_000)
+        async with asyncio.timeout(10):
+            await (await client.ping())
+        held = link._protocol.frames
+        assert [len(one) for one in held] == [40_002]
+        client.transport.write(_fragments(Frame(Opcode.CONT, b"z", fin=True)))
+        async with asyncio.timeout(10):
+            await (await client.ping())
+        assert link._protocol.frames == []
+
+
+async def test_a_close_within_a_fragmented_message_is_answered_as_any_other() -> None:
+    async with served() as (url, _, codes), connected(url) as client:
+        client.transport.write(_fragments(Frame(Opcode.TEXT, b"begun", fin=False)))
+        await client.close(1000)
+        assert (client.close_code, await codes.get()) == (1000, 1000)
+
+
+async def test_text_that_is_no_utf_8_ends_the_session_and_leaves_no_trace_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with served() as (url, _, codes), connected(url) as client:
+        client.transport.write(_fragments(Frame(Opcode.TEXT, b"\xff")))
+        await client.wait_closed()
+        assert (client.close_code, await codes.get()) == (1007, 1007)
+    assert [record for record in caplog.records if record.levelname != "DEBUG" and record.exc_info] == []
