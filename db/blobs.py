@@ -32,7 +32,10 @@ REFER = """INSERT INTO blob_refs (blob_id, project_id, audience, position)
 IN_USE = "UPDATE blobs SET idle_us = NULL WHERE id = :blob_id AND idle_us IS NOT NULL"
 HOLD = "SELECT id FROM blobs WHERE id {among}"
 SIZE_OF_PROJECT = "SELECT COALESCE(SUM(size), 0) AS size FROM blobs WHERE project_id = :project_id"
-SIZE_OF_SITE = "SELECT COALESCE(SUM(size), 0) AS size FROM blobs WHERE site_id = :site_id"
+SIZE_OF_SITE = """SELECT COALESCE(SUM(size), 0) AS size FROM blobs
+    WHERE site_id = :site_id AND (expires_us IS NULL OR expires_us > :now_us)"""
+LIKE = f"""SELECT {_BLOB} FROM blobs WHERE site_id = :site_id AND concat = :concat AND metadata = :metadata
+    ORDER BY created_us DESC, id LIMIT 1"""
 OPEN_OF_SITE = "SELECT COUNT(*) AS count FROM blobs WHERE site_id = :site_id AND NOT is_complete"
 DROP_OLD_REFS = """DELETE FROM blob_refs WHERE EXISTS (
     SELECT 1 FROM journals j WHERE j.project_id = blob_refs.project_id AND blob_refs.position < j.oldest)"""
@@ -60,6 +63,11 @@ class Blobs:
 
     async def get(self, blob_id: str) -> Blob | None:
         row = await self._db.fetch_one(GET, {"id": blob_id})
+        return None if row is None else records.blob(row)
+
+    async def like(self, blob: Blob) -> Blob | None:
+        values = {"site_id": blob.site_id, "concat": blob.concat, "metadata": blob.metadata}
+        row = await self._db.fetch_one(LIKE, values)
         return None if row is None else records.blob(row)
 
     async def create(self, blob: Blob) -> None:
@@ -100,8 +108,8 @@ class Blobs:
     async def size_of_project(self, project_id: int) -> int:
         return await self._size(SIZE_OF_PROJECT, {"project_id": project_id})
 
-    async def size_of_site(self, site_id: int) -> int:
-        return await self._size(SIZE_OF_SITE, {"site_id": site_id})
+    async def size_of_site(self, site_id: int, now_us: int) -> int:
+        return await self._size(SIZE_OF_SITE, {"site_id": site_id, "now_us": now_us})
 
     async def open_of_site(self, site_id: int) -> int:
         row = await self._db.fetch_one(OPEN_OF_SITE, {"site_id": site_id})

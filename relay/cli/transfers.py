@@ -18,6 +18,7 @@ from relay.cli import bars, words
 from relay.cli.words import Run
 from relay.client import (
     ClientError,
+    Event,
     Forbidden,
     InUse,
     Limits,
@@ -32,6 +33,8 @@ from relay.client import (
 
 TEMPORARY = 75
 INTERRUPTED = 130
+SEALED = b"SFS1"
+"""What a sealed payload begins with: `relay.client.sealed.envelope`, which may not be installed."""
 _ROLES = ("participants", "coordinator")
 
 
@@ -142,12 +145,23 @@ async def _fetched(options: argparse.Namespace, site: Site, path: Path, show: ba
                 f"project {project} has no event at offset {offset}, or none for this site",
                 "`starfish-relay send` prints the offset; events older than the journal's limits are gone",
             )
+        if not options.identity and _is_sealed(found[0]):
+            raise _Wrong(
+                f"the event at offset {offset} is sealed, so that only its addressees can open it",
+                "give this site's identity: --identity FILE (`starfish-relay keys --help` tells of it)",
+            )
         try:
             await found[0].save(path, on_progress=show)
         except ValueError as error:
             raise _Wrong(str(error), "fetch takes what was sent by `starfish-relay send`, or as a payload") from None
         if (payload := found[0].payload) is not None:  # it has come with the event
             show(len(payload), len(payload))
+
+
+def _is_sealed(event: Event) -> bool:
+    if isinstance(event.data, dict) and "sealed" in event.data:
+        return True
+    return event.payload is not None and event.payload.startswith(SEALED)
 
 
 def _site(options: argparse.Namespace) -> Site:
@@ -205,10 +219,10 @@ def _is_told_by_log_alone(record: logging.LogRecord) -> bool:
 
 
 def _is_resumable(options: argparse.Namespace) -> bool:
-    """Of what goes into the event itself, is sealed, or has no place for a note, nothing is remembered."""
+    """Of what goes into the event itself, or has no place for a note, nothing is remembered."""
     path: Path = options.file
     notes: Path = options.state or path.parent
-    return not options.identity and os.access(notes, os.W_OK) and path.stat().st_size > Limits().inline_bytes
+    return os.access(notes, os.W_OK) and path.stat().st_size > Limits().inline_bytes
 
 
 _GOES_ON = "goes on where this one was"

@@ -14,7 +14,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import Any, BinaryIO, Self
 
 from relay.client.errors import InUse
 
@@ -36,6 +36,7 @@ class Note:
     def __init__(self, event: str) -> None:
         self.event = event
         self._uploads: dict[str, str] = {}
+        self._kept: dict[str, Any] = {}
         self._path: Path | None = None
         self._file: BinaryIO | None = None
 
@@ -73,6 +74,7 @@ class Note:
             with contextlib.suppress(ValueError, AttributeError, TypeError):
                 said = json.loads(line)
                 self._uploads |= said.get("uploads", {})
+                self._kept |= said.get("kept", {})
                 known = known or "event" in said
                 self.event = said.get("event", self.event)
         if not known:
@@ -87,6 +89,24 @@ class Note:
         self._uploads[name] = upload
         self._write({"uploads": {name: upload}})
 
+    def kept(self, name: str) -> Any:
+        """What was kept by this name; None if nothing was."""
+        return self._kept.get(name)
+
+    def keep(self, name: str, value: Any) -> None:
+        self._kept[name] = value
+        self._write({"kept": {name: value}})
+
+    def begin_anew(self) -> None:
+        """What was uploaded belongs to bytes that are there no more."""
+        for name in self._uploads:
+            self.remember(name, "")
+
+    @property
+    def companion(self) -> Path | None:
+        """A file that goes when the note goes; None for one in memory."""
+        return None if self._path is None else self._path.with_name(f"{self._path.name}.body")
+
     def _write(self, said: dict[str, object]) -> None:
         if self._file is not None:
             self._file.write(json.dumps(said).encode() + b"\n")
@@ -99,7 +119,8 @@ class Note:
 
     def remove(self) -> None:
         """It is done."""
-        if self._path is not None:
+        if self._path is not None and self.companion is not None:
+            self.companion.unlink(missing_ok=True)
             self._path.unlink(missing_ok=True)
 
 

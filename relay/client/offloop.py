@@ -9,6 +9,9 @@ from typing import ParamSpec, TypeVar
 Given = ParamSpec("Given")
 Done = TypeVar("Done")
 
+SMALL_BYTES = 64 * 1024
+"""As much is worked on at once."""
+
 
 async def off_loop(work: Callable[Given, Done], *args: Given.args, **options: Given.kwargs) -> Done:
     """Do it in a thread. A caller that is cancelled waits for its end, so that nothing works on a file it closes."""
@@ -23,3 +26,10 @@ async def off_loop(work: Callable[Given, Done], *args: Given.args, **options: Gi
         task.exception()  # seen: nobody asks for it any more
         raise cancelled
     return task.result()
+
+
+async def aside(size: int, work: Callable[Given, Done], *args: Given.args, **options: Given.kwargs) -> Done:
+    """Work on so many bytes: at once if they are few, else in a thread."""
+    if size <= SMALL_BYTES:
+        return work(*args, **options)
+    return await off_loop(work, *args, **options)

@@ -351,7 +351,7 @@ class Site:
         frame = {"type": "publish", "id": str(id or self._new_id()).lower(), "project": project, "kind": kind}
         frame |= {name: value for name, value in options.items() if value is not None}
         if self._desk is not None:
-            return await self._desk.publish(self._send, frame, data, payload, to, round)
+            return await self._desk.sealer.publish(self._send, frame, data, payload, to, round)
         if round is not None:
             raise ValueError("a round is sealed with the event: that needs an identity")
         return await self._send(frame, data, payload, to)
@@ -384,8 +384,7 @@ class Site:
         several at a time; the event then refers to the blob. Memory is flat. It goes on where it was after every lost
         connection, and the relay's every restart, until it is cancelled. A later call with the same content to the
         same place, from another process too, goes on where this one was: a small file remembers what was begun, and
-        the event's id, until it is published. With an identity it is sealed into a temporary file first (in `state`, if
-        that is given), and a later call begins anew.
+        the event's id, until it is published. With an identity it is sealed into a file beside that one first.
 
         Args:
             content: bytes, a path, or an open binary file that can seek.
@@ -425,8 +424,8 @@ class Site:
         inline_bytes = min(self._limits.inline_bytes, self._session.inline_bytes)
         whose, by_blob = f"{self._url} {self.uid}", None
         if self._desk is not None:
-            by_blob = self._desk.by_blob(update, self._payloads, self._send, address.id or self._new_id())
-            inline_bytes -= self._desk.SPARE_BYTES
+            by_blob = self._desk.sealer.by_blob(update, self._payloads, self._send, whose)
+            inline_bytes -= self._desk.sealer.SPARE_BYTES
         return await updates.send(
             update, self.publish, self._payloads, whose=whose, inline_bytes=inline_bytes, by_blob=by_blob
         )

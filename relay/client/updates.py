@@ -88,7 +88,7 @@ async def _by_blob(update: Update, source: Source, publish: Publish, payloads: P
     )
     parts = [part.end for part in content.parts]
     about = [whose, address.project, address.kind, address.to, address.run, content.sha256, parts]
-    async with _noted(update, about, address.id or update.new_id()) as note:
+    async with noted(update, about, address.id or update.new_id()) as note:
         blob = await payloads.upload(source, content, wish, note, update.on_progress)
         data = {"blob": {"id": blob.id, "size": blob.size, "sha256": blob.sha256}}
         event = address.id or note.event
@@ -96,7 +96,7 @@ async def _by_blob(update: Update, source: Source, publish: Publish, payloads: P
 
 
 @asynccontextmanager
-async def _noted(update: Update, about: list[object], event: str) -> AsyncIterator[Note]:
+async def noted(update: Update, about: list[object], event: str) -> AsyncIterator[Note]:
     """The note about an upload. It stays if the block is cut short, by a cancellation or the end of the session."""
     note = await _note(update, about, event)
     try:

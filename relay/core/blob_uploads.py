@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from relay.core import blobs
 from relay.core.access import Principal
@@ -27,6 +27,7 @@ from relay.core.blobs import BlobLimits
 from relay.core.file_ports import FileStore, Staged
 from relay.core.model import Blob, Content
 from relay.core.node import Node
+from relay.core.pump import Pump, settled
 from relay.protocol.errors import ErrorCode, ReplyError, unknown_blob
 
 log = logging.getLogger(__name__)
@@ -35,14 +36,12 @@ T = TypeVar("T")
 
 IDLE_UPLOADS = 64
 """Uploads that nobody is at, of which the file stays open and the hash so far is remembered."""
-PIECE_BYTES = 256 * 1024
-"""As much may wait while a piece is written."""
 FINISHERS = 4
 """Uploads that are finished at once: flushed, or sent to a bucket."""
 COPY_BYTES = 1024 * 1024
 COPY_PATIENCE_S = 60.0
-USED_PART_S = 600.0
-"""How long a part stays after it was put together with others: a request that was cut off can be sent again."""
+TOGETHER_PATIENCE_S = 600.0
+"""How long a request that is sent again waits for the first one to have put the parts together."""
 
 
 class WrongOffset(ReplyError):
@@ -175,7 +174,7 @@ class Upload:
     ) -> None:
         loop = asyncio.get_running_loop()
         room = limit - self.offset
-        pump = _Pump(lambda piece: self._write(piece, check), self._moved)
+        pump = Pump(lambda piece: self._write(piece, check), self._moved)
         try:
             async with asyncio.timeout(patience_s) as self._scope:
                 async for chunk in chunks:
@@ -234,62 +233,6 @@ class Upload:
         if isinstance(self.ended, Blob):
             return self.ended.size or 0
         return self.offset - 1 if self.is_whole else self.offset
-
-
-async def settled(task: asyncio.Task[Any]) -> None:
-    """Wait until a task is done, however often the caller is cancelled meanwhile; the cancellation goes on after."""
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        raise cancelled
-
-
-class _Pump:
-    """Writes what is put, in a thread. What comes while it writes goes into the next write together, so that little
-    waits for long and much goes in large pieces.
-    """
-
-    def __init__(self, write: Callable[[bytes], None], moved: Callable[[], None]) -> None:
-        self._write = write
-        self._moved = moved
-        self._waiting: list[bytes] = []
-        self._size = 0
-        self._task: asyncio.Task[None] | None = None
-        self._taken = asyncio.Event()
-
-    async def put(self, data: bytes) -> None:
-        """Raises what writing has raised."""
-        while self._size >= PIECE_BYTES and self._task is not None and not self._task.done():
-            self._taken.clear()
-            await self._taken.wait()
-        if self._task is not None and self._task.done():
-            self._task.result()
-        self._waiting.append(data)
-        self._size += len(data)
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._run(), name="upload-write")
-
-    async def close(self) -> None:
-        """All that was put is written. Raises what writing has raised."""
-        if self._task is not None:
-            await settled(self._task)
-            self._task.result()
-
-    async def _run(self) -> None:
-        try:
-            while self._waiting:
-                piece = b"".join(self._waiting)
-                self._waiting.clear()
-                self._size = 0
-                self._taken.set()
-                await asyncio.to_thread(self._write, piece)
-                self._moved()
-        finally:
-            self._taken.set()
 
 
 class Uploads:
@@ -416,8 +359,22 @@ class Uploads:
 
     # --- parts
 
+    async def outcome(self, blob: Blob) -> Blob | None:
+        """What has become of a blob that is complete, or is being put together now; None if it will not be."""
+        if blob.is_complete:
+            return blob
+        upload = self._open.get(blob.id)
+        if upload is None or not upload.users:
+            return None  # whoever was at it was killed
+        async with self.use(blob) as upload:
+            try:
+                await upload.follow(blob.size or 0, TOGETHER_PATIENCE_S)
+            except (ReplyError, TimeoutError):
+                return None
+            return upload.ended if isinstance(upload.ended, Blob) else None
+
     async def put_together(self, blob: Blob, parts: Sequence[Blob]) -> Blob:
-        """One blob of several complete parts, in their order.
+        """One blob of several complete parts, in their order. The parts are not needed any more.
 
         Raises:
             As `finish` does.
@@ -432,10 +389,9 @@ class Uploads:
                     why = error if isinstance(error, ReplyError) else unknown_blob()
                     await settled(asyncio.create_task(self.drop(upload, why)))
                 raise
-        until_us = self.node.now_us() + int(USED_PART_S * 1e6)
         async with self.node.store.transaction() as tx:
             for part in parts:
-                await tx.blobs.extend(part.id, min(until_us, part.expires_us or until_us))
+                await tx.blobs.extend(part.id, self.node.now_us())
         return complete
 
     async def _bytes_of(self, part: Blob) -> AsyncIterator[bytes]:

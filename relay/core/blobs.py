@@ -54,11 +54,14 @@ class Expired(ReplyError):
 # --- uploading
 
 
-async def declare(node: Node, principal: Principal, blob: Blob, limits: BlobLimits, *, disk_bytes: int) -> Blob:
+async def declare(
+    node: Node, principal: Principal, blob: Blob, limits: BlobLimits, *, disk_bytes: int, parts_bytes: int = 0
+) -> Blob:
     """Begin an upload: note what is to come. Returns the blob with its id.
 
     Args:
         disk_bytes: room for it on the disk, to refuse now what would find it full in the end.
+        parts_bytes: the site's already, and to go when this is made of them.
 
     Raises:
         ReplyError: `unknown_project`, `unknown_run`; `too_large`; `rate_limited`, with too many unfinished ones.
@@ -82,7 +85,7 @@ async def declare(node: Node, principal: Principal, blob: Blob, limits: BlobLimi
                 f"a site has at most {limits.open_uploads} unfinished uploads; finish or delete one",
                 {"retry_after": 60},
             )
-        await _require_room(tx, blob, limits, blob.size or 0)
+        await _require_room(tx, blob, limits, blob.size or 0, now_us=now_us, parts_bytes=parts_bytes)
         if (blob.size or 0) > disk_bytes:
             raise StorageFull(f"there is room for {disk_bytes} bytes, {blob.size} are wanted")
         await tx.blobs.create(blob)
@@ -93,6 +96,12 @@ def expiry(limits: BlobLimits, now_us: int) -> int:
     return now_us + int(limits.expires_s * 1e6)
 
 
+async def made_before(node: Node, wish: Blob) -> Blob | None:
+    """The blob that the same site has asked to be made of the same parts: the answer may have been lost."""
+    async with node.store.snapshot() as tx:
+        return await tx.blobs.like(wish)
+
+
 async def announce_size(node: Node, blob: Blob, size: int, limits: BlobLimits) -> Blob:
     """The uploader says how long it will be, after all.
 
@@ -100,7 +109,7 @@ async def announce_size(node: Node, blob: Blob, size: int, limits: BlobLimits) -
         ReplyError: `too_large`.
     """
     async with node.store.transaction() as tx:
-        await _require_room(tx, blob, limits, size)
+        await _require_room(tx, blob, limits, size, now_us=node.now_us())
         await tx.blobs.set_size(blob.id, size)
     return replace(blob, size=size)
 
@@ -125,7 +134,9 @@ async def _require_run(tx: Tx, blob: Blob, member: Participant) -> None:
         raise unknown_run()
 
 
-async def _require_room(tx: Tx, blob: Blob, limits: BlobLimits, more_bytes: int) -> None:
+async def _require_room(
+    tx: Tx, blob: Blob, limits: BlobLimits, more_bytes: int, *, now_us: int, parts_bytes: int = 0
+) -> None:
     if more_bytes > limits.blob_bytes:
         raise too_large(limits.blob_bytes, "a blob has at most")
     if limits.project_bytes and blob.project_id is not None:
@@ -134,7 +145,7 @@ async def _require_room(tx: Tx, blob: Blob, limits: BlobLimits, more_bytes: int)
         if used + more_bytes > limits.project_bytes:
             raise too_large(limits.project_bytes, "the blobs of the project have at most")
     if limits.site_bytes and blob.site_id is not None:
-        used = await tx.blobs.size_of_site(blob.site_id)
+        used = await tx.blobs.size_of_site(blob.site_id, now_us) - parts_bytes
         if used + more_bytes > limits.site_bytes:
             raise too_large(limits.site_bytes, "what a site uploads has at most")
 
@@ -146,7 +157,7 @@ async def room(node: Node, blob: Blob, limits: BlobLimits) -> int:
         if limits.project_bytes and blob.project_id is not None:
             left.append(limits.project_bytes - await tx.blobs.size_of_project(blob.project_id))
         if limits.site_bytes and blob.site_id is not None:
-            left.append(limits.site_bytes - await tx.blobs.size_of_site(blob.site_id))
+            left.append(limits.site_bytes - await tx.blobs.size_of_site(blob.site_id, node.now_us()))
     return max(0, min(left))
 
 

@@ -338,7 +338,14 @@ class Blobs(Protocol):
     async def size_of_project(self, project_id: int) -> int:
         """Bytes that the blobs of a project take, or have announced. Nothing is counted as shared: that would tell."""
 
-    async def size_of_site(self, site_id: int) -> int: ...
+    async def size_of_site(self, site_id: int, now_us: int) -> int:
+        """Without what has expired."""
+        ...
+
+    async def like(self, blob: Blob) -> Blob | None:
+        """The newest that the same site has declared with the same `concat` and `metadata`."""
+        ...
+
     async def open_of_site(self, site_id: int) -> int:
         """How many unfinished uploads a site has."""
 

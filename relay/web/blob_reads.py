@@ -18,9 +18,10 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from relay.core.blob_uploads import Upload, Uploads, settled
+from relay.core.blob_uploads import Upload, Uploads
 from relay.core.file_ports import Readable
 from relay.core.model import Blob
+from relay.core.pump import settled
 from relay.protocol.errors import ReplyError, unknown_blob
 from relay.web import ranges
 from relay.web.connection import abort

@@ -138,12 +138,17 @@ class BlobDoor:
             response.headers["Upload-Offset"] = str(upload.offset)
         return response
 
-    async def _declare(self, identity: Identity, blob: Blob) -> Blob:
+    async def _declare(self, identity: Identity, blob: Blob, *, parts_bytes: int = 0) -> Blob:
         free = await asyncio.to_thread(self.uploads.files.free_bytes)
         room = max(0, free - self._min_free_bytes)
-        return await blobs.declare(self._node, identity.principal, blob, self._limits, disk_bytes=room)
+        return await blobs.declare(
+            self._node, identity.principal, blob, self._limits, disk_bytes=room, parts_bytes=parts_bytes
+        )
 
     async def _put_together(self, identity: Identity, blob: Blob) -> Blob:
+        earlier = await blobs.made_before(self._node, blob)
+        if earlier is not None and (made := await self.uploads.outcome(earlier)) is not None:
+            return made
         parts = [
             await blobs.own(self._node, identity.principal, identity.site.id, part_id)
             for part_id in tus.parts(blob.concat, BASE)
@@ -151,7 +156,7 @@ class BlobDoor:
         if not all(part.is_part and part.is_complete for part in parts):
             raise invalid(**{"Upload-Concat": "all parts must be `partial` uploads that are complete"})
         size = sum(part.size or 0 for part in parts)
-        blob = await self._declare(identity, replace(blob, size=size))
+        blob = await self._declare(identity, replace(blob, size=size), parts_bytes=size)
         return await self.uploads.put_together(blob, parts)
 
     async def head(self, request: Request) -> Response:

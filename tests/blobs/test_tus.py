@@ -237,6 +237,10 @@ async def test_parts_become_one_in_their_order(realm: Realm) -> None:
     assert (await client.patch(path, len(DATA), b"")).status_code == 403
     assert hashlib.sha256((await client.get(path)).content).hexdigest() == sha256(DATA)
 
+    again = await client.ask("POST", BLOBS, {"Upload-Concat": f"final;{' '.join(urls)}", "Upload-Metadata": given})
+    assert (again.status_code, path_of(again)) == (201, path)  # the first answer may have been lost
+    assert {(await client.ask("HEAD", one)).status_code for one in paths} == {410}  # nobody needs the parts now
+
 
 async def test_parts_that_are_not_there_whole_or_ones_own_make_nothing(realm: Realm) -> None:
     client, project = await _client(realm)

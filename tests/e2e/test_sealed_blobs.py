@@ -11,6 +11,7 @@ import pytest
 
 from relay.client import Event, TooLong
 from relay.client.sealed import Altered
+from relay.client.sealed.sealer import Sealer
 from tests.e2e.conftest import Ward, first
 from tests.e2e.hostile import Frame, HostileRelay
 
@@ -38,9 +39,57 @@ async def test_a_blob_is_sealed_and_saved(ward: Ward, tmp_path: Path) -> None:
     assert not any(MARKER in path.read_bytes() for path in ward.relay.data_dir.rglob("*") if path.is_file())
 
 
+async def test_a_sealed_upload_that_was_cut_short_goes_on(ward: Ward, tmp_path: Path) -> None:
+    path, told = tmp_path / "model", list[tuple[int, int]]()
+    path.write_bytes(LONG * 8)
+    begun = asyncio.Event()
+
+    def half(done: int, total: int) -> None:
+        if done > total // 2:
+            begun.set()
+
+    async with asyncio.timeout(SECONDS), ward.team() as (co, pa, project):
+        sending = asyncio.create_task(co.send_update(project, path, on_progress=half))
+        await begun.wait()
+        sending.cancel()
+        await asyncio.wait([sending])
+        (body,) = tmp_path.glob(".starfish-upload-*.body")
+        assert MARKER not in body.read_bytes()
+        sealed_at = body.stat().st_mtime_ns
+        async with ward.site(co.uid) as again:
+            sending = asyncio.create_task(
+                again.send_update(project, path, on_progress=lambda done, _: told.append(done))
+            )
+            while not told:
+                await asyncio.sleep(0)
+            assert body.stat().st_mtime_ns == sealed_at  # it was not sealed again
+            await sending
+        assert told[0] > 0  # nor sent again
+        await (await first(pa)).save(tmp_path / "saved")
+        assert (tmp_path / "saved").read_bytes() == LONG * 8
+    assert not list(tmp_path.glob(".starfish-*"))
+
+
+async def test_what_is_sealed_for_others_by_now_is_sealed_anew(ward: Ward, tmp_path: Path) -> None:
+    path, begun = tmp_path / "model", asyncio.Event()
+    path.write_bytes(LONG)
+    async with asyncio.timeout(SECONDS), ward.team() as (co, pa, project):
+        sending = asyncio.create_task(co.send_update(project, path, on_progress=lambda *_: begun.set()))
+        await begun.wait()
+        sending.cancel()
+        await asyncio.wait([sending])
+        async with ward.site(await ward.register()) as late:
+            await late.projects.join((await co.projects.list())[0]["project"]["name"])
+            await first(co, lambda event: event.kind == "participant")
+            await co.send_update(project, path)
+            for site in (pa, late):
+                async with (await first(site)).open() as stream:
+                    assert await stream.read() == LONG
+
+
 async def test_what_fits_goes_into_the_event(ward: Ward) -> None:
     async with asyncio.timeout(SECONDS), ward.team() as (co, pa, project):
-        for size in (0, 10, 1024 * 1024 - co._desk.SPARE_BYTES if co._desk else 0):
+        for size in (0, 10, 1024 * 1024 - Sealer.SPARE_BYTES):
             await co.send_update(project, bytes(size))
             event = await first(pa)
             assert event.payload == bytes(size)

@@ -11,7 +11,7 @@ import pytest
 
 from relay.client import RelayError, Site
 from relay.client.sealed import BadIdentity, Identity, KeyChanged, NoKey, NotSealed, SealError, Trust
-from relay.client.sealed.desk import JSON_BYTES
+from relay.client.sealed.sealer import JSON_BYTES
 from relay.client.sealed.trust import beside
 from relay.protocol.errors import ErrorCode
 from tests.e2e.conftest import LIMITS, Ward, first

@@ -16,6 +16,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import msgspec
+
 from relay.client.errors import Corrupted, TooLong
 from relay.client.frames import Event, Origin, PayloadStream
 from relay.client.notes import Note
@@ -23,7 +25,7 @@ from relay.client.offloop import off_loop
 from relay.client.payloads import Payloads
 from relay.client.sealed import envelope
 from relay.client.sealed.envelope import Envelope, Header
-from relay.client.sealed.errors import SealError
+from relay.client.sealed.errors import Altered, SealError
 from relay.client.sealed.identity import Identity, PublicKeys
 from relay.client.sources import Source, opened
 from relay.client.updates import Update
@@ -40,34 +42,74 @@ async def upload(
     update: Update,
     source: Source,
     payloads: Payloads,
+    note: Note,
     header: Header,
     identity: Identity,
     recipients: list[PublicKeys],
 ) -> tuple[bytes, dict[str, object]]:
     """Seal a source and upload it. Returns the head, and the reference to the blob.
 
+    What an earlier process has sealed for the same addressees, and has not brought to the relay, is gone on with.
+
     Raises: as `Payloads.upload` does.
     """
-    with tempfile.TemporaryDirectory(prefix="starfish-sealed-", dir=update.state) as home:
-        body = Path(home) / "body"
-        drawn = _Drawn(source, asyncio.get_running_loop())
-        head, sha256 = await _drawing(drawn, lambda: _seal(body, drawn, header, identity, recipients))
+    for_whom = sorted(recipient.id for recipient in recipients)
+    async with _place(update, note) as body:
+        sealed = await off_loop(_earlier, note, header, for_whom, body)
+        if sealed is None:
+            await off_loop(note.begin_anew)
+            drawn = _Drawn(source, asyncio.get_running_loop())
+            head, sha256 = await _drawing(drawn, lambda: _seal(body, drawn, header, identity, recipients))
+            sealed = _Sealed(head=head, sha256=sha256, for_whom=for_whom)
+            await off_loop(note.keep, "sealed", msgspec.to_builtins(sealed))
         wish = Wish(
             project=header.project, run=header.run, filename=update.filename or "", media_type=update.media_type
         )
-        async with opened(body) as sealed:
-            content = await payloads.measure(sealed)
-            if content.sha256 != sha256:
+        async with opened(body) as ready:
+            content = await payloads.measure(ready)
+            if content.sha256 != sealed.sha256:
                 raise Corrupted("the sealed file was written to meanwhile")
-            blob = await payloads.upload(sealed, content, wish, Note(header.id), update.on_progress)
-        return head, {"id": blob.id, "size": blob.size, "sha256": blob.sha256}
+            blob = await payloads.upload(ready, content, wish, note, update.on_progress)
+        return sealed.head, {"id": blob.id, "size": blob.size, "sha256": blob.sha256}
+
+
+class _Sealed(msgspec.Struct, frozen=True, kw_only=True):
+    """What a note keeps of a sealed file: its head, the SHA-256 of its body, and the keys that can open it."""
+
+    head: bytes
+    sha256: str
+    for_whom: list[str]
+
+
+def _earlier(note: Note, header: Header, for_whom: list[str], body: Path) -> _Sealed | None:
+    """What was sealed as this is to be, if it is there."""
+    try:
+        sealed = msgspec.convert(note.kept("sealed"), _Sealed)
+        earlier = envelope.read(sealed.head).header
+    except (msgspec.ValidationError, Altered):
+        return None
+    same = msgspec.structs.replace(earlier, at=header.at) == header and sealed.for_whom == for_whom
+    return sealed if same and body.exists() else None
+
+
+@asynccontextmanager
+async def _place(update: Update, note: Note) -> AsyncIterator[Path]:
+    """Where the body is to lie: beside the note, as long as that; or for as long as the block."""
+    if note.companion is not None:
+        yield note.companion
+        return
+    with tempfile.TemporaryDirectory(prefix="starfish-sealed-", dir=update.state) as home:
+        yield Path(home) / "body"
 
 
 def _seal(
     body: Path, source: _Drawn, header: Header, identity: Identity, recipients: list[PublicKeys]
 ) -> tuple[bytes, str]:
-    with body.open("xb") as target:
-        return envelope.seal_file(header, source, target, identity, recipients)
+    with os.fdopen(os.open(body, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as target:
+        sealed = envelope.seal_file(header, source, target, identity, recipients)
+        target.flush()
+        os.fsync(target.fileno())
+        return sealed
 
 
 async def _drawing(drawn: _Drawn, work: Callable[[], tuple[bytes, str]]) -> tuple[bytes, str]:

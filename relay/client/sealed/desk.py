@@ -1,4 +1,4 @@
-"""What leaves a site is sealed here, and what comes in is opened, or refused.
+"""What comes in to a site is opened here, or refused; what leaves it is sealed: `sealer`.
 
 An event that comes in is shown if all of this holds, in the order in which it is looked at:
 
@@ -17,27 +17,24 @@ The relay's own events (runs, participants, batches, …) are the relay's word, 
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, Protocol
 
 import msgspec
 
 from relay.client import frames
 from relay.client.downloads import Reference
 from relay.client.errors import RelayError
-from relay.client.frames import Event, Published
+from relay.client.frames import Event
 from relay.client.methods import Call, JsonObject, JsonObjects
-from relay.client.offloop import off_loop
-from relay.client.payloads import Payloads
+from relay.client.offloop import aside
 from relay.client.sealed import blobs, envelope
 from relay.client.sealed.circle import Circle, Circles
 from relay.client.sealed.envelope import Envelope, Header
@@ -52,31 +49,14 @@ from relay.client.sealed.errors import (
     WrongSender,
 )
 from relay.client.sealed.identity import Identity, PublicKeys
+from relay.client.sealed.sealer import Sealer
 from relay.client.sealed.trust import SEEN_S, Trust, beside
-from relay.client.sources import Source
-from relay.client.updates import Update
-from relay.protocol.errors import ErrorCode, unknown_run
+from relay.protocol.errors import ErrorCode
 
 log = logging.getLogger(__name__)
 
 OF_SITES = frozenset({"command", "update", "progress", "log", "key", "message"})
 """The kinds of events that sites publish. The others are the relay's."""
-JSON_BYTES = 64 * 1024
-"""A sealed JSON that is longer travels as bytes: in `data` it would have to be base64."""
-SMALL_BYTES = 64 * 1024
-"""What is sealed and opened at once; more goes to a thread, so that the event loop is free meanwhile."""
-
-
-MEMBERS_CHANGE = 4
-"""How often an event is sealed anew, since members have left while it was."""
-
-
-class Send(Protocol):
-    """Publishes a frame with this content, for these addressees."""
-
-    async def __call__(
-        self, frame: JsonObject, data: Any, payload: bytes | None, to: str | list[str] | None
-    ) -> Published: ...
 
 
 class Desk:
@@ -87,9 +67,6 @@ class Desk:
         epoch: the incarnation of a project's journal.
         rewound: projects that the application has asked to be shown from an offset of its own.
     """
-
-    SPARE_BYTES = 64 * 1024
-    """Of what an event may carry, for what sealing adds."""
 
     def __init__(
         self,
@@ -106,14 +83,13 @@ class Desk:
         self._opened_trust: Trust | None = None
         self._call = call
         self._known_circles: Circles | None = None
+        self._known_sealer: Sealer | None = None
         self._on_refused = on_refused
         self._epoch = epoch
         self._rewound = rewound
-        self._batches: dict[int, int] = {}
         self._in_hand: Event | None = None
         self._began = time.time()
         self._me = ""
-        self._turn = asyncio.Lock()
 
     async def enter(self, me: str) -> None:
         """The session is there: announce the keys.
@@ -125,6 +101,7 @@ class Desk:
         path = self._identity.path
         self._opened_trust = self._given or Trust(None if path is None else beside(path))
         self._known_circles = Circles(self._call, self._trust)
+        self._known_sealer = Sealer(self._identity, me, self._known_circles, self._call)
         self._trust.is_me(me, self._identity.chain)
         self._me = me
         try:
@@ -146,112 +123,17 @@ class Desk:
         return self._opened_trust
 
     @property
+    def sealer(self) -> Sealer:
+        """Seals what this site publishes."""
+        if self._known_sealer is None:
+            raise RuntimeError("nothing can be sealed or opened before the site is entered")
+        return self._known_sealer
+
+    @property
     def _circles(self) -> Circles:
         if self._known_circles is None:
             raise RuntimeError("nothing can be sealed or opened before the site is entered")
         return self._known_circles
-
-    # --- out
-
-    async def publish(
-        self,
-        send: Send,
-        frame: JsonObject,
-        data: Any,
-        payload: bytes | None,
-        to: str | list[str] | None,
-        round_: int | None,
-    ) -> Published:
-        """Seal for those who take part now; anew, if one of them has left meanwhile.
-
-        Raises:
-            Untrusted: an addressee has no key, or none that this site trusts.
-            RelayError: the relay refused it, or has refused to say who takes part.
-        """
-
-        async def attempt() -> Published:
-            async with self._turn:  # publishes keep their order
-                sealed = await self._seal(frame, data, payload, to, round_)
-            return await send(frame, *sealed)
-
-        return await self._while_members_change(frame["project"], to, attempt)
-
-    async def _while_members_change(
-        self, project: int, to: str | list[str] | None, attempt: Callable[[], Awaitable[Published]]
-    ) -> Published:
-        """Seal and send, again if the relay says that one of those who were meant by a word has left."""
-        for left in range(MEMBERS_CHANGE, -1, -1):
-            try:
-                return await attempt()
-            except RelayError as error:
-                gone = error.code is ErrorCode.INVALID and "to" in error.details and not isinstance(to, list)
-                if not gone or not left:
-                    raise
-                self._circles.forget(project)
-        raise AssertionError("the last attempt returns or raises")
-
-    def by_blob(
-        self, update: Update, payloads: Payloads, send: Send, id_: str
-    ) -> Callable[[Source], Awaitable[Published]]:
-        """How a payload goes out that is too long for an event."""
-        address = update.address
-        options = {"run": address.run, "receipts": address.receipts}
-        frame = {"type": "publish", "id": id_.lower(), "project": address.project, "kind": address.kind}
-        frame |= {name: value for name, value in options.items() if value is not None}
-
-        async def sent(source: Source) -> Published:
-            async def attempt() -> Published:
-                header, keys = await self._header(frame, "bytes", address.to, None)
-                head, blob = await blobs.upload(update, source, payloads, header, self._identity, keys)
-                data = {"sealed": base64.b64encode(head).decode("ascii"), "blob": blob}
-                return await send(frame, data, None, list(header.to))
-
-            return await self._while_members_change(address.project, address.to, attempt)
-
-        return sent
-
-    async def _seal(
-        self, frame: JsonObject, data: Any, payload: bytes | None, to: str | list[str] | None, round_: int | None
-    ) -> tuple[JsonObject | None, bytes | None, list[str]]:
-        """What takes the place of the content: data, or a payload; and the addressees by uid."""
-        header, keys = await self._header(frame, "json" if payload is None else "bytes", to, round_)
-        content = msgspec.json.encode(data) if payload is None else payload
-        sealed = await _aside(len(content), envelope.seal, header, content, self._identity, keys)
-        if payload is None and len(sealed) <= JSON_BYTES:
-            return {"sealed": base64.b64encode(sealed).decode("ascii")}, None, list(header.to)
-        return None, sealed, list(header.to)
-
-    async def _header(
-        self, frame: JsonObject, content: Literal["json", "bytes"], to: str | list[str] | None, round_: int | None
-    ) -> tuple[Header, list[PublicKeys]]:
-        circle = await self._circles.of(frame["project"])
-        addressees = circle.addressees(self._me, to)
-        keys = [circle.keys(uid) for uid in addressees if uid != self._me]
-        run = frame.get("run")
-        header = Header(
-            project=frame["project"],
-            kind=frame["kind"],
-            id=frame["id"],
-            sender=self._me,
-            to=tuple(addressees),
-            key=self._identity.public.id,
-            at=datetime.now(UTC),
-            content=content,
-            run=run,
-            batch=None if run is None else await self._batch_of(frame["project"], run),
-            round=round_,
-        )
-        return header, keys
-
-    async def _batch_of(self, project: int, run: int) -> int:
-        for active in (True, None):
-            if run not in self._batches:
-                params = {"project": project} if active is None else {"project": project, "active": active}
-                self._batches |= {one["id"]: one["batch"] for one in await self._call("runs.list", **params)}
-        if run not in self._batches:
-            refusal = unknown_run()
-            raise RelayError(refusal.code, refusal.message)
-        return self._batches[run]
 
     # --- in
 
@@ -283,7 +165,7 @@ class Desk:
         reference = None if sealed.body or not isinstance(event.data, dict) else Reference.of(event.data)
         if reference is not None:
             return self._with_blob(shown, event.data["blob"], sealed, signer, reference)
-        content = await _aside(len(sealed.body), self._checked, sealed, signer)
+        content = await aside(len(sealed.body), self._checked, sealed, signer)
         if header.content == "bytes":
             return replace(shown, payload=content)
         try:
@@ -464,9 +346,3 @@ def _require_remembered(header: Header) -> None:
     if header.at < datetime.now(UTC) - timedelta(seconds=SEEN_S):
         days = SEEN_S / 86400
         raise Replayed(f"it was sealed more than {days:.0f} days ago: whether it was shown before is not remembered")
-
-
-async def _aside(size: int, work: Callable[..., bytes], *arguments: Any) -> bytes:
-    if size <= SMALL_BYTES:
-        return work(*arguments)
-    return await off_loop(work, *arguments)
