@@ -9,11 +9,15 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from relay.client import Site
+from relay.cli import main, transfers
+from relay.client import Limits, Site
+from relay.client.sealed import Identity
+from tests.support.ports import free_port
 from tests.support.proxy import Proxy
 from tests.support.relay import RelayProcess
 
@@ -149,6 +153,46 @@ async def test_a_file_there_and_back_each_broken_off_and_gone_on_with(
     assert proxy.down_bytes - before < len(DATA)
     assert back.read_bytes() == DATA
     assert sorted(path.name for path in tmp_path.iterdir()) == ["back.bin", "weights.bin"]
+
+
+async def test_a_sealed_file_goes_on_too_and_is_opened_by_its_addressee_alone(
+    pair: Pair, proxy: Proxy, weights: Path, tmp_path: Path
+) -> None:
+    keys = {token: tmp_path / name for token, name in ((pair.ours, "ours.key"), (pair.theirs, "theirs.key"))}
+    for token, path in keys.items():  # each is there once, and announces its keys
+        Identity.generate().save(path)
+        async with Site(pair.relay.url, token=token, proxy=False, identity=Identity.load(path)):
+            pass
+    url, project, notes = f"http://127.0.0.1:{proxy.port}", str(pair.project), tmp_path / "notes"
+    notes.mkdir()
+    sending = ("send", str(weights), "--project", project, "--identity", str(keys[pair.ours]), "--state", str(notes))
+    assert "the same command goes on" in await broken_off(proxy, pair.ours, *sending)
+    assert not any(DATA[:1000] in path.read_bytes() for path in notes.iterdir())
+    before = proxy.up_bytes
+    sent = await asyncio.to_thread(command, pair, pair.ours, *sending, url=url)
+    assert sent.returncode == 0, sent.stderr
+    assert proxy.up_bytes - before < len(DATA)
+    assert list(notes.iterdir()) == []
+
+    back = tmp_path / "back.bin"
+    fetching = ("fetch", "--project", project, "--offset", sent.stdout.strip(), "-o", str(back))
+    refused = await asyncio.to_thread(command, pair, pair.theirs, *fetching)
+    assert (refused.returncode, back.exists()) == (1, False)
+    assert "is sealed" in refused.stderr and "--identity FILE" in refused.stderr
+    fetching = (*fetching, "--identity", str(keys[pair.theirs]))
+    fetched = await asyncio.to_thread(command, pair, pair.theirs, *fetching)
+    assert fetched.returncode == 0, fetched.stderr
+    assert back.read_bytes() == DATA
+
+
+def test_a_relay_that_is_not_there_is_a_temporary_failure(
+    weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(transfers, "Site", partial(Site, limits=Limits(connect_s=0.2)))
+    monkeypatch.setenv("STARFISH_TOKEN", "sfr_any")
+    words = ["send", str(weights), "--project", "1", "--url", f"http://127.0.0.1:{free_port()}"]
+    assert main(words) == transfers.TEMPORARY
+    assert "the relay was not reached" in capsys.readouterr().err
 
 
 def test_the_base_install_is_enough(pair: Pair, tmp_path: Path) -> None:
