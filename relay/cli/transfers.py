@@ -73,7 +73,7 @@ def add_send(parser: argparse.ArgumentParser) -> None:
         "--state",
         metavar="DIR",
         type=Path,
-        help="where to note how far it is, if not beside the file (files of up to 1 MiB, and sealed ones, begin anew)",
+        help="where to note how far it is, if not beside the file (files of up to 1 MiB begin anew)",
     )
 
 

@@ -57,14 +57,11 @@ async def test_a_sealed_upload_that_was_cut_short_goes_on(ward: Ward, tmp_path: 
         assert MARKER not in body.read_bytes()
         sealed_at = body.stat().st_mtime_ns
         async with ward.site(co.uid) as again:
-            sending = asyncio.create_task(
-                again.send_update(project, path, on_progress=lambda done, _: told.append(done))
+            await again.send_update(
+                project, path, on_progress=lambda done, _: told.append((done, body.stat().st_mtime_ns))
             )
-            while not told:
-                await asyncio.sleep(0)
-            assert body.stat().st_mtime_ns == sealed_at  # it was not sealed again
-            await sending
-        assert told[0] > 0  # nor sent again
+        assert told[0][0] > 0  # what was sent is not sent again
+        assert {at for _, at in told} == {sealed_at}  # nor sealed again
         await (await first(pa)).save(tmp_path / "saved")
         assert (tmp_path / "saved").read_bytes() == LONG * 8
     assert not list(tmp_path.glob(".starfish-*"))
