@@ -179,8 +179,8 @@ async def test_a_sealed_file_goes_on_too_and_is_opened_by_its_addressee_alone(
     refused = await asyncio.to_thread(command, pair, pair.theirs, *fetching)
     assert (refused.returncode, back.exists()) == (1, False)
     assert "is sealed" in refused.stderr and "--identity FILE" in refused.stderr
-    fetching = (*fetching, "--identity", str(keys[pair.theirs]))
-    fetched = await asyncio.to_thread(command, pair, pair.theirs, *fetching)
+    opening = (*fetching, "--identity", str(keys[pair.theirs]))
+    fetched = await asyncio.to_thread(command, pair, pair.theirs, *opening)
     assert fetched.returncode == 0, fetched.stderr
     assert back.read_bytes() == DATA
 
