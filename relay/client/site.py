@@ -131,7 +131,7 @@ class Site:
             Ladder(rungs, self._limits),
             self._credentials,
             self._limits,
-            is_own=lambda event: event.id.startswith(self._id_prefix),
+            is_own=lambda event: event.sender == self.uid and event.id.startswith(self._id_prefix),
             start={str(project): {"offset": offset} for project, offset in (start or {}).items()},
             on_receipt=on_receipt,
             on_presence=on_presence,

@@ -322,15 +322,25 @@ async def test_what_it_published_is_not_shown_by_the_replay_but_counts_as_proces
         fake.peers[0].drop()
         peer = await fake.welcome()
         again = await peer.expect("publish")
-        await peer.send(event(1, id=frame["id"], data="mine"), event(2, data="another's"))
+        await peer.send(event(1, id=frame["id"], data="mine", **{"from": site.uid}), event(2, data="another's"))
         await peer.ok(again, offset=1, duplicate=True)
         assert await publishing == Published(offset=1, duplicate=True)
         assert [one.data for one in await take(site, 1)] == ["another's"]
-        await peer.send(event(3, id=frame["id"][:-1] + "f", data="mine too"))
+        await peer.send(event(3, id=frame["id"][:-1] + "f", data="mine too", **{"from": site.uid}))
         asking = asyncio.create_task(take(site, 1))
         while (await peer.expect("ack"))["offset"] < 3:
             pass
         asking.cancel()
+
+
+async def test_what_another_site_answers_under_the_same_id_is_shown(fake: FakeRelay) -> None:
+    async with fake.site() as site:
+        publishing = asyncio.create_task(site.publish(12, "command", data="question"))
+        frame = await fake.peers[0].expect("publish")
+        await fake.peers[0].ok(frame, offset=1, duplicate=False)
+        await publishing
+        await fake.peers[0].send(event(2, id=frame["id"], data="answer"))
+        assert [one.data for one in await take(site, 1)] == ["answer"]
 
 
 async def test_what_another_process_of_the_site_published_is_shown(fake: FakeRelay) -> None:
