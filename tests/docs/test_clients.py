@@ -5,24 +5,21 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
 
 from tests.conformance.realm import Account, Realm, Site, unique
 from tests.conformance.wire import Frame, Wire, new_id
 from tests.docs.documents import PROTOCOL, block
+from tests.support.node import node_with_ws
 from tests.support.relay import RelayProcess
 
 COORDINATOR = Account(name="coordinator", password="the coordinator's password")
 PARTICIPANT = Account(name="participant", password="the participant's password")
-NPM_TIMEOUT_S = 120
 EXIT_TIMEOUT_S = 20
 
 
@@ -43,22 +40,7 @@ def command(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     file.write_text(block(PROTOCOL, f"run: {request.param}"))
     if file.suffix == ".py":
         return [sys.executable, "-W", "error", str(file)]
-    return [_node_with_ws(home), str(file)]
-
-
-def _node_with_ws(home: Path) -> str:
-    """`node`, with the package `ws` where a program in `home` finds it."""
-    node, npm = shutil.which("node"), shutil.which("npm")
-    if node is None or npm is None:
-        pytest.skip("the Node client is not run: node or npm is not installed")
-    install = [npm, "install", "ws@8", "--no-audit", "--no-fund", "--no-save", "--prefix", str(home)]
-    try:
-        done = subprocess.run(install, cwd=home, capture_output=True, text=True, timeout=NPM_TIMEOUT_S, check=False)
-    except subprocess.TimeoutExpired:
-        pytest.skip(f"the Node client is not run: `npm install ws` took longer than {NPM_TIMEOUT_S} s")
-    if done.returncode != 0:
-        pytest.skip(f"the Node client is not run: `npm install ws` failed: {done.stderr.strip()[-300:]}")
-    return node
+    return [node_with_ws(home), str(file)]
 
 
 class Client:
