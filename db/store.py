@@ -14,6 +14,7 @@ from db.connection import Connection
 from db.cursors import Cursors, Progress
 from db.files import Files
 from db.journal import Journal, append_at_once, append_counting_up
+from db.overview import Overviews
 from db.policies import Policies
 from db.projects import Participants, Projects
 from db.retention import Retention
@@ -96,6 +97,10 @@ class Tx:
     @cached_property
     def audit(self) -> Audit:
         return Audit(self._db)
+
+    @cached_property
+    def overviews(self) -> Overviews:
+        return Overviews(self._db)
 
 
 class Store:

@@ -32,6 +32,7 @@ from relay.core.model import (
     Token,
     User,
 )
+from relay.core.overview_ports import Overviews
 from relay.core.policy import Policy, Standing
 from relay.core.run_states import Status
 from relay.protocol.errors import ErrorCode, ReplyError
@@ -418,6 +419,8 @@ class Tx(Protocol):
     def groups(self) -> Groups: ...
     @property
     def audit(self) -> Audit: ...
+    @property
+    def overviews(self) -> Overviews: ...
 
 
 class Store(Protocol):

@@ -22,9 +22,11 @@ class PresenceLimits:
 
 
 class _Known:
-    __slots__ = ("online", "sessions", "timer", "until")
+    __slots__ = ("beats", "online", "sessions", "timer", "until")
 
     def __init__(self) -> None:
+        self.beats = False
+        """It was last heard of by a heartbeat, not by a session."""
         self.sessions = 0
         self.until = 0.0
         """Loop time up to which the site counts as online without a session."""
@@ -44,6 +46,16 @@ class Presence:
         known = self._sites.get(site_id)
         return known is not None and known.online
 
+    def sessions_of(self, site_id: int) -> int:
+        """Its open WebSocket sessions and event streams."""
+        known = self._sites.get(site_id)
+        return 0 if known is None else known.sessions
+
+    def beats(self, site_id: int) -> bool:
+        """Whether it is online by its heartbeats and polls alone."""
+        known = self._sites.get(site_id)
+        return known is not None and known.online and known.sessions == 0 and known.beats
+
     def online_sites(self) -> list[int]:
         return [site_id for site_id, known in self._sites.items() if known.online]
 
@@ -57,6 +69,7 @@ class Presence:
     def session_opened(self, site_id: int) -> None:
         known = self._sites.setdefault(site_id, _Known())
         known.sessions += 1
+        known.beats = False
         self._settle(site_id, known)
 
     def session_closed(self, site_id: int, *, clean: bool) -> None:
@@ -73,6 +86,7 @@ class Presence:
     def heartbeat(self, site_id: int, *, alive: bool) -> None:
         known = self._sites.setdefault(site_id, _Known())
         known.until = _now() + self._limits.heartbeat_s if alive else 0.0
+        known.beats = True
         self._settle(site_id, known)
 
     def forget(self, site_id: int) -> None:

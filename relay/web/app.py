@@ -20,6 +20,7 @@ from relay.config import Settings
 from relay.core.blob_care import Collector
 from relay.core.logins import Logins
 from relay.core.node import Node
+from relay.core.overview import Overview
 from relay.core.passwords import Passwords
 from relay.core.retention import Trimmer
 from relay.core.rounds import Rounds
@@ -36,6 +37,7 @@ from relay.web.metrics import MetricsDoor
 from relay.web.origin import FromWhere, note_where
 from relay.web.replies import Json, error_response
 from relay.web.socket import SocketDoor
+from relay.web.status import StatusDoor
 
 SOCKET_PATH = "/starfish/ws/v1"
 
@@ -116,6 +118,9 @@ def _relay(node: Node, auth: Authenticator, settings: Settings) -> Relay:
     files = open_files(settings)
     blobs = BlobDoor(node, auth, settings, files)
     door.on_drain.append(blobs.uploads.stop)
+    overview = Overview(node, "sqlite" if settings.is_sqlite else "postgresql")
+    status = StatusDoor(node, overview, auth, settings)
+    door.on_drain.append(status.stop)
     Collector(node, files, settings.blob_care, blobs.uploads.forget).start()
     app = Starlette(
         routes=[
@@ -123,6 +128,7 @@ def _relay(node: Node, auth: Authenticator, settings: Settings) -> Relay:
             *EventDoor(node, auth, lambda: door.draining, min(KEEP_ALIVE_S, settings.ping_interval_s)).routes(),
             *CallDoor(node, auth, settings.ping_interval_s).routes(),
             *MetricsDoor(node, auth, door.arrivals, settings.metrics_token).routes(),
+            *status.routes(),
             *blobs.routes(),
             *legacy.routes(node, auth, settings, files),
         ],

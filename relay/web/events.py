@@ -122,7 +122,7 @@ class EventDoor:
             headers = {"X-Starfish-Epoch": hub.epoch, "X-Starfish-From": str(position), "Cache-Control": "no-store"}
             if "text/event-stream" not in request.headers.get("accept", ""):
                 return await self._poll(request, reader, headers)
-            return _Streamed(
+            return Streamed(
                 self._stream(stack.pop_all(), reader, identity),
                 self._node.limits.outbox.patience_s,
                 headers=headers | {"X-Accel-Buffering": "no"},
@@ -242,7 +242,7 @@ class EventDoor:
         return Response(status_code=204)
 
 
-class _Streamed(StreamingResponse):
+class Streamed(StreamingResponse):
     """An event stream. A client that takes none of it is cut off, as a session is."""
 
     media_type = "text/event-stream"

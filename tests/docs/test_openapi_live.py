@@ -42,6 +42,7 @@ CHECKS = [
     response_schema_conformance,
 ]
 TIMEOUT_S = 30.0
+OPERATORS = tuple(f"{API}/{resource}/" for resource in ("users", "groups", "status"))
 
 Case: TypeAlias = "schemathesis.Case[Any]"
 
@@ -130,7 +131,7 @@ def check(label: str, world: World, *, max_examples: int) -> None:
 
 def send(case: Case, world: World) -> None:
     aim(case, world)
-    account = OPERATOR if case.operation.path.startswith((f"{API}/users/", f"{API}/groups/")) else OWNER
+    account = OPERATOR if case.operation.path.startswith(OPERATORS) else OWNER
     headers = {"Authorization": account.authorization, "X-Starfish-Site": world.site_uid}
     case.call_and_validate(
         base_url=world.url,
