@@ -56,7 +56,7 @@ bench: $(READY) ## the benchmarks, each with a peer beside it
 lock: $(READY) ## resolve the dependencies anew, into requirements.lock and, for the image, requirements-server.lock
 	@$(PYTHON) -m venv .venv/lock && .venv/lock/bin/pip install --quiet uv
 	@.venv/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-		--no-header --all-extras --group dev pyproject.toml -o requirements.lock
+		--no-header --all-extras --group dev --group docs pyproject.toml -o requirements.lock
 	@.venv/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--no-header --extra server --constraint requirements.lock pyproject.toml -o requirements-server.lock
 
