@@ -22,6 +22,9 @@ USER = "demo"
 PASSWORD = "STARFISH_USER_PASSWORD"  # noqa: S105 - the name of the variable
 """The environment variable with the user's password, for what speaks the polling API."""
 
+STEPS = 20
+"""As often is told of a transfer how far it is."""
+
 TIME_LIMIT_S = 120.0
 """A controller that has lost its stage ends by itself."""
 
@@ -61,6 +64,19 @@ async def walk(site: Site, run: int, *path: str) -> None:
                 if refusal.code is not ErrorCode.CONFLICT or refusal.details.get("from") not in path:
                     raise
             break
+
+
+def by_steps(tell: Callable[[int, int], None]) -> Callable[[int, int], None]:
+    """For `on_progress`: tells of each twentieth of a transfer, and no more."""
+    told = -1
+
+    def progress(done: int, total: int) -> None:
+        nonlocal told
+        if done * STEPS // total > told:
+            told = done * STEPS // total
+            tell(done, total)
+
+    return progress
 
 
 def event_id(*names: object) -> uuid.UUID:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import hashlib
 import json
 import os
 import time
@@ -63,6 +64,8 @@ class Coordinator:
         self._updates: dict[str, tuple[int, Floats]] = {}
         self._weights = np.zeros(0)
         self._mean = self._scale = np.zeros(0)
+        self._package_sha256 = ""
+        self._has_package: set[str] = set()
         self._push_ms: dict[str, list[float]] = {}
         self._accuracy = 0.0
 
@@ -78,9 +81,10 @@ class Coordinator:
                 case "file" if event.data["type"] != "artifacts":
                     await self._take_file(event.data)
                 case "message":
-                    await self._take_report(event)
+                    await (self._take_receipt(event) if "package" in event.data else self._take_report(event))
                 case "run" | "progress" | "log":
-                    tell(event.kind, site=event.sender or event.data["site"], **_without(event.data, "site"))
+                    what = "transfer" if "sent" in event.data else event.kind
+                    tell(what, site=event.sender or event.data["site"], **_without(event.data, "site"))
                 case "batch":
                     await self._step(event.data["status"], event.data["reason"])
                     if event.data["status"] == "Success":
@@ -93,7 +97,7 @@ class Coordinator:
         if len(self._joined) == self._participants:
             if self._sealed:
                 self._to = await self._with_keys()
-            await self._drill()
+            await self._send_package()
 
     async def _with_keys(self) -> list[str]:
         """The participants that have keys: a controller that polls has none."""
@@ -102,6 +106,24 @@ class Coordinator:
         if len(found) != self._listening:
             raise RuntimeError(f"{self._listening} sites have keys, and the relay shows those of {len(found)}")
         return found
+
+    async def _send_package(self) -> None:
+        """By a blob: uploaded once, in parts, and fetched by each site for itself."""
+        content = data.package()
+        self._package_sha256 = hashlib.sha256(content).hexdigest()
+        shown = controller.by_steps(lambda sent, of: tell("transfer", site=self._site.uid, sent=sent, of=of))
+        self._sealed_events += self._sealed
+        await self._site.send_update(self._project, content, kind="message", to=self._to, on_progress=shown)
+
+    async def _take_receipt(self, event: Event) -> None:
+        """Who polls is not sent the package; it does not need it."""
+        assert event.sender is not None
+        if event.data["package"] != self._package_sha256:
+            raise RuntimeError(f"{event.sender} has received another package than was sent")
+        tell("package", site=event.sender, bytes=data.PACKAGE_BYTES)
+        self._has_package.add(event.sender)
+        if len(self._has_package) == self._listening:
+            await self._drill()
 
     async def _drill(self) -> None:
         """How long does a command take, from here through the journal to the sites?"""

@@ -20,6 +20,9 @@ Ints: TypeAlias = NDArray[np.int64]
 
 TEST_SHARE = 0.3
 SEED = 11
+MARK = b"sent_ns"
+"""Stands in every command, and in the package: the relay has stored it if, and only if, it can read them."""
+PACKAGE_BYTES = 32 * 1024 * 1024
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,3 +105,10 @@ def deal(y: Ints, shares: Sequence[Share], rng: np.random.Generator) -> list[Int
         for part, piece in zip(parts, np.split(cases, cuts), strict=True):
             part.append(piece)
     return [np.sort(np.concatenate(part)) for part in parts]
+
+
+def package() -> bytes:
+    """What the coordinator sends to every site before the training, and is too long for an event: 32 MiB that stand for
+    the frozen layers of a large model. The same at each call.
+    """
+    return MARK + np.random.default_rng(PACKAGE_BYTES).bytes(PACKAGE_BYTES - len(MARK))

@@ -29,8 +29,9 @@ class _Row:
     status: str = "starting"
     polls: bool = False
     round: int | None = None
-    epoch: int = 0
-    epochs: int = 1
+    done: float = 0
+    of: float = 1
+    """Epochs of the round's training, or bytes of a transfer."""
     loss: float | None = None
     accuracy: float | None = None
     path: list[str] = field(default_factory=list)
@@ -73,15 +74,18 @@ class Display:
         if news["what"] == "run":
             row.status, row.round = news["status"], news["round"]
             if row.status == "Standby":
-                row.epoch, row.path = 0, []
+                row.done, row.path = 0, []
             row.path.append(row.status)
             if self._live is None and row.role == "participant" and row.status == "Pending Aggregating":
                 figures = f"loss {_number(row.loss)}, accuracy {_number(row.accuracy)}"
                 how = "(polls)" if row.polls else ""
                 self.say(f"{name:<10} {how:<7}  round {row.round}: {figures}  [dim]{' > '.join(row.path)}[/]")
         elif news["what"] == "progress":
-            row.epoch, row.epochs = news["epoch"], news["epochs"]
+            row.done, row.of = news["epoch"], news["epochs"]
             row.loss, row.accuracy = news["loss"], news["accuracy"]
+        elif news["what"] == "transfer":
+            row.done, row.of = news["sent"], news["of"]
+            row.status = "sending" if row.role == "coordinator" else "receiving"
         self._refresh()
 
     def _refresh(self) -> None:
@@ -89,7 +93,7 @@ class Display:
             self._live.update(self._table(), refresh=True)
 
     def _table(self) -> Table:
-        widths = {"site": 16, "round": 5, "status": 19, "epochs": 12, "loss": 5, "accuracy": 8}
+        widths = {"site": 16, "round": 5, "status": 19, "progress": 12, "loss": 5, "accuracy": 8}
         columns = [Column(title, min_width=width, no_wrap=True) for title, width in widths.items()]
         table = Table(*columns, box=SIMPLE_HEAD)
         for name, row in self._rows.items():
@@ -98,7 +102,7 @@ class Display:
                 f"{name}{' [dim](polls)[/]' if row.polls else ''}" if trains else f"[bold]{name}[/]",
                 str(row.round or ""),
                 f"[{STYLES.get(row.status, 'default')}]{row.status}[/]",
-                ProgressBar(total=row.epochs, completed=row.epoch, width=12) if trains else "",
+                ProgressBar(total=row.of, completed=row.done, width=12) if trains or row.status == "sending" else "",
                 _number(row.loss),
                 _number(row.accuracy),
             )

@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import hashlib
 import logging
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -59,6 +61,8 @@ class Participant:
         """Until the batch has ended."""
         async for event in self._site.events():
             match event.kind:
+                case "message":
+                    await self._receive(event)
                 case "command":
                     await self._obey(event, received_ns=time.time_ns())
                 case "run" if event.data["site"] == self._site.uid and event.data["status"] == "Standby":
@@ -67,6 +71,19 @@ class Participant:
                     return
                 case "batch" if event.data["status"] in ("Failed", "Pending Failed"):
                     raise RuntimeError(f"the batch has failed: {event.data['reason']}")
+
+    async def _receive(self, package: Event) -> None:
+        """What is too long for an event: fetched, and checked against what its sender has signed."""
+        telling: list[asyncio.Task[Any]] = []
+
+        def tell(sent: int, of: int) -> None:
+            news = {"sent": sent, "of": of}
+            telling.append(asyncio.create_task(self._site.publish(self._project, "progress", data=news)))
+
+        path = await package.save(Path(f"{self._site.uid}.package"), on_progress=controller.by_steps(tell))
+        await asyncio.gather(*telling)
+        receipt = {"package": hashlib.sha256(path.read_bytes()).hexdigest()}
+        await self._site.publish(self._project, "message", data=receipt)
 
     async def _prepare(self, run: int, round_: int) -> None:
         if round_ == 1:

@@ -28,8 +28,6 @@ POLLING = PARTICIPANTS[2]
 PACE_S = 0.02
 """How long an epoch takes at least, so that there is something to watch."""
 TIME_LIMIT_S = 110.0
-MARK = b"sent_ns"
-"""Stands in every command: the relay has stored it if, and only if, it can read them."""
 LEAVE_S = 10.0
 """How long the sites may take to leave when all is done."""
 
@@ -222,7 +220,10 @@ class Play:
                 hang = ("--hang-in-round", str(self._fatal_round))
                 for name in PARTICIPANTS:
                     await self._enter_participant(name, *(hang if name == VICTIM else ()))
-            case "run" | "progress":
+            case "package":
+                name, size = self._names[news["site"]], news["bytes"] // 2**20
+                self._display.say(f"{name:<10} has the study's package: {size} MiB, by a blob, as it was sent")
+            case "run" | "progress" | "transfer":
                 self._display.show(news, self._names)
                 if self._is_the_moment(news):
                     await self._strike()
@@ -257,7 +258,7 @@ class Play:
             resumed=self._resumed,
             yardstick=measured,
             sealed=self._result["sealed"],
-            readable=self._stage.stored(MARK),
+            readable=self._stage.stored(data.MARK),
         )
 
 

@@ -77,6 +77,8 @@ def test_the_federation_trains_and_survives_a_kill(tmp_path: Path) -> None:
     assert result["sealed"] > 150  # the commands alone
     assert result["readable_at_relay"] == 0
     assert f"{result['sealed']} events were sealed" in out
+    for site in ("St. Anna", "Northfield"):
+        assert re.search(rf"{site} +has the study's package: 32 MiB, by a blob", out)
     assert "killed in the middle of round 1" in out
     for round_ in (1, 2):
         assert re.search(rf"Lakeside +\(polls\) +round {round_}: loss 0\.\d+, .* Pending Aggregating", out)
