@@ -31,7 +31,7 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 def guarded(command: Callable[[argparse.Namespace], int], options: argparse.Namespace) -> int:
     """Run a command. An error that people can act on is told in words; any other is a bug, and shown whole."""
-    SOURCE.set(Source(origin="local", actor=f"shell:{_operating_user()}"))
+    SOURCE.set(Source(origin="local", actor=f"shell:{operating_user()}"))
     try:
         return command(options)
     except KeyboardInterrupt:
@@ -50,7 +50,8 @@ def guarded(command: Callable[[argparse.Namespace], int], options: argparse.Name
         return fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
 
 
-def _operating_user() -> str:
+def operating_user() -> str:
+    """Who has called, for the audit record."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # none that has a name: in a container, say

@@ -56,3 +56,14 @@ def positive(given: str) -> int:
     if not given.isdecimal() or not 1 <= int(given) < 2**63:
         raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, got {given[:40]!r}")
     return int(given)
+
+
+def between(least: int, most: int) -> Callable[[str], int]:
+    """The type of a number that has bounds. It raises `ArgumentTypeError`."""
+
+    def read(given: str) -> int:
+        if not given.isdecimal() or len(given) > 18 or not least <= int(given) <= most:
+            raise argparse.ArgumentTypeError(f"expected a whole number from {least} to {most}, got {given[:40]!r}")
+        return int(given)
+
+    return read

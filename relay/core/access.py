@@ -50,6 +50,8 @@ class Principal:
     name: str = ""
     site_uid: str = ""
     """Of the site, for a principal that is one."""
+    is_local: bool = False
+    """At the relay's own command line; `name` is the operating system's."""
     rights: frozenset[Right] = SITES_RIGHTS
 
     @property
@@ -63,6 +65,8 @@ class Principal:
     @property
     def actor(self) -> str:
         """Its name in the audit record."""
+        if self.is_local:
+            return f"shell:{self.name}"
         return f"site:{self.site_uid}" if self.site_uid else f"user:{self.name}"
 
     @property

@@ -46,6 +46,7 @@ class Rounds:
         node.deadlines.on_due = self.poke
         node.on_committed.append(self._committed)
         node.on_presence.append(self._presence_changed)
+        node.on_elsewhere.append(self._changed_elsewhere)
 
     async def start(self) -> None:
         """Take up what is stored. What fell due while no relay ran is done at once."""
@@ -72,6 +73,24 @@ class Rounds:
         kinds = {entry.draft.kind for entry in entries}
         # Without entries: a commit whose outcome is not known. A batch that begins, or begins again, tells of itself.
         if not kinds or Kind.BATCH in kinds or (self._minds(project_id) and kinds & _TELLING):
+            self.poke(project_id)
+
+    def _changed_elsewhere(self) -> None:
+        """The command line may have stopped a batch, or brought one back to life."""
+        for project_id in self._watched:
+            self.poke(project_id)
+        self._node.spawn(self._poke_in_force(), "rounds-elsewhere")
+
+    async def _poke_in_force(self) -> None:
+        while True:
+            try:
+                async with self._node.store.snapshot() as tx:
+                    in_force = await tx.policies.in_force()
+                break
+            except StorageUnavailable as error:
+                log.warning("policies changed elsewhere wait: %s", error.cause)
+                await asyncio.sleep(RETRY_S)
+        for project_id, _ in in_force:
             self.poke(project_id)
 
     def _minds(self, project_id: int) -> bool:

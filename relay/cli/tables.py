@@ -1,0 +1,130 @@
+"""How lists and records are shown: tables for people, JSON for programs, both from the same fields.
+
+A record is what `--json` prints. What stands in it comes from outside in part: on a terminal nothing in it moves the
+cursor, colours a line or ends it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Column, Table
+from rich.text import Text
+
+from relay.cli.words import between
+from relay.core.model import JsonObject
+
+LIMIT = 100
+MOST = 100_000
+_STYLES = {
+    "online": "green",
+    "active": "green",
+    "good": "green",
+    "Running": "green",
+    "Success": "green",
+    "Failed": "red",
+    "Pending Failed": "red",
+    "disabled": "red",
+    "revoked": "red",
+    "offline": "dim",
+    "expired": "dim",
+}
+_WHOLE = frozenset({"uid", "site", "coordinator", "updated", "seen", "created", "expires"})
+"""Columns that are not broken over lines while there is room in others."""
+_TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\.\d+Z")
+
+
+def add_json(parser: argparse.ArgumentParser, what: str = "an array of objects") -> None:
+    parser.add_argument("--json", action="store_true", help=f"print {what}, for programs")
+
+
+def add_limit(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--limit",
+        metavar="N",
+        type=between(1, MOST),
+        default=LIMIT,
+        help=f"show at most N, the newest (default: {LIMIT})",
+    )
+
+
+def show_list(options: argparse.Namespace, rows: Sequence[JsonObject], columns: Sequence[str], *, total: int) -> None:
+    """Print rows, and on standard error how many there are if these are not all."""
+    if options.json:
+        print_json(rows)
+    elif rows:
+        print_table(table_of(rows, columns))
+    else:
+        print("there are none", file=sys.stderr)
+    if total > len(rows):
+        print(f"the newest {len(rows)} of {total}; --limit shows more", file=sys.stderr)
+
+
+def show_record(options: argparse.Namespace, record: JsonObject, tables: Mapping[str, Sequence[str]]) -> None:
+    """Print one record: its fields, then those that are lists as tables of these columns."""
+    if options.json:
+        print_json(record)
+        return
+    fields = {name: value for name, value in record.items() if name not in tables}
+    width = max(len(name) for name in fields)
+    for name, value in fields.items():
+        print(f"{name.replace('_', ' '):{width}}  {plain(value)}".rstrip())
+    for name, columns in tables.items():
+        if record[name]:
+            print_table(table_of(record[name], columns, title=name.replace("_", " ")))
+
+
+def table_of(rows: Sequence[JsonObject], columns: Sequence[str], title: str | None = None) -> Table:
+    heads = (Column(name.replace("_", " "), no_wrap=name in _WHOLE, overflow="fold") for name in columns)
+    table = Table(*heads, title=title, title_justify="left", title_style="bold")
+    for row in rows:
+        table.add_row(*(_cell(row[name]) for name in columns))
+    return table
+
+
+def print_table(table: Table) -> None:
+    """Fitted to a terminal; for a pipe as wide as what is in it."""
+    Console(width=None if sys.stdout.isatty() else 2_000, markup=False, emoji=False, highlight=False).print(table)
+
+
+def print_json(value: Any, indent: int | None = 2) -> None:
+    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    print(re.sub("[\x7f-\x9f\u2028\u2029]", lambda match: f"\\u{ord(match[0]):04x}", text), flush=True)
+
+
+def plain(value: object) -> str:
+    """A field in one line."""
+    if value is None:
+        return ""
+    if isinstance(value, list):
+        return ", ".join(plain(one) for one in value)
+    if isinstance(value, dict):
+        return printable(json.dumps(value, ensure_ascii=False))
+    text = printable(str(value))
+    match = _TIME.fullmatch(text)
+    return f"{match[1]}Z" if match else text
+
+
+def printable(text: str) -> str:
+    return "".join(one if one.isprintable() else "\ufffd" for one in text)
+
+
+def size(count: int) -> str:
+    """Bytes for people: `300 KiB`."""
+    number, unit = float(count), "B"
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if number < 1024 or unit == "TiB":
+            break
+        number /= 1024
+    return f"{number:.0f} {unit}" if unit == "B" or number >= 99.95 else f"{number:.1f} {unit}"
+
+
+def _cell(value: object) -> Text:
+    text = plain(value)
+    return Text(text, style=_STYLES.get(text, ""))
