@@ -24,6 +24,7 @@ from relay.core.outbox import OutboxLimits
 from relay.core.presence import PresenceLimits
 from relay.core.rate import RateLimits
 from relay.core.retention import RetentionLimits
+from relay.core.throttle import ThrottleLimits
 from relay.core.writer import WriterLimits
 
 MIB = 1024 * 1024
@@ -74,6 +75,18 @@ class Settings:
     token_lifetime_s: float = setting(
         0.0, "seconds after which new tokens expire, unless they are made with --expires-in; 0 for never", least=0
     )
+
+    login_failures: int = setting(
+        10, "failed logins that are free, of one address for one account; 0 throttles nothing", least=0, most=1_000_000
+    )
+    login_backoff_s: float = setting(30.0, "seconds that the next one has to wait at most", least=1, most=3600)
+    login_address_failures: int = setting(
+        100, "failed logins that are free, of one address (IPv6: a /64); then one a second", least=1, most=1_000_000
+    )
+    login_account_failures: int = setting(
+        100, "failed logins for one account, from anywhere, after which strangers are held", least=1, most=1_000_000
+    )
+    login_hold_s: float = setting(3.0, "seconds for which they are held", least=0, most=30)
 
     frame_bytes: int = setting(MIB, "longest text frame", least=4096, most=64 * MIB)
     inline_bytes: int = setting(16 * MIB, "longest payload of a binary frame", least=4096, most=256 * MIB)
@@ -208,6 +221,17 @@ class Settings:
             hard_age_s=self.keep_hard_age_s,
             hard_bytes=self.keep_hard_bytes,
             interval_s=self.keep_interval_s,
+        )
+
+    @property
+    def throttle(self) -> ThrottleLimits:
+        """How failed logins are slowed down."""
+        return ThrottleLimits(
+            failures=self.login_failures,
+            backoff_s=self.login_backoff_s,
+            address_failures=self.login_address_failures,
+            account_failures=self.login_account_failures,
+            hold_s=self.login_hold_s,
         )
 
     @property

@@ -27,5 +27,6 @@ DELIVERY_SECONDS = Histogram(
     registry=REGISTRY,
 )
 REFUSED = Counter("starfish_refused", "Requests that were answered with an error", ["code"], registry=REGISTRY)
+THROTTLED = Counter("starfish_logins_throttled", "Logins that have to wait", ["why"], registry=REGISTRY)
 CLOSED = Counter("starfish_sessions_closed", "WebSocket sessions that ended", ["code"], registry=REGISTRY)
 POLLS = Counter("starfish_polls", "Requests of polling controllers", ["method", "resource"], registry=REGISTRY)

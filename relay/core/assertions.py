@@ -8,6 +8,7 @@ The relay keeps no secret for it, and the site none but its key: nothing that ei
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
 from collections.abc import Callable
@@ -131,6 +132,14 @@ def named_key(text: str) -> str:
     if header.get("alg") != ALGORITHM or not isinstance(key_id, str) or "\0" in key_id:
         raise BadAssertion(f"its header has to say alg {ALGORITHM}, and the key's id as kid")
     return key_id
+
+
+def claimed_key(text: str) -> bytes:
+    """A digest of the id of the key that an assertion names, or of nothing if it cannot be read."""
+    try:
+        return hashlib.sha256(named_key(text).encode("utf-8", "surrogatepass")).digest()
+    except BadAssertion:
+        return b""
 
 
 def judge(text: str, key: SigningKey, uid: str, audience: str, now_us: int) -> Assertion:

@@ -24,6 +24,7 @@ from relay.core.overview import Overview
 from relay.core.passwords import Passwords
 from relay.core.retention import Trimmer
 from relay.core.rounds import Rounds
+from relay.core.throttle import Throttle
 from relay.protocol.errors import ReplyError
 from relay.serving import sole_server
 from relay.storage import bring_up_to_date, open_database, open_files
@@ -87,7 +88,7 @@ async def running(settings: Settings) -> AsyncIterator[Relay]:
             node.now_us,
             audience=settings.audience,
             key_session_s=settings.key_session_s,
-            logins=Logins(node.audit),
+            logins=Logins(node.audit, Throttle(settings.throttle)),
         )
         node.on_elsewhere.append(auth.forget)
         await node.start()

@@ -2,8 +2,8 @@
 Never out of its URL.
 
 A password is checked with argon2id, which takes 20 ms on purpose. So a pair that was good is remembered for a while, as
-an HMAC under a key of this process: the next request with it costs microseconds. Failures are not remembered. What is
-remembered holds only as long as the user's password hash is the one it was checked against.
+an HMAC under a key of this process: the next request with it costs microseconds. What is remembered holds only as long
+as the user's password hash is the one it was checked against. Failures are throttled (`relay.core.throttle`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,14 @@ from starlette.requests import Request
 
 from relay.core import access, accounts
 from relay.core.access import SITES_RIGHTS, Principal, Right
-from relay.core.assertions import DEFAULT_AUDIENCE, DEFAULT_SESSION_S, Assertions, BadAssertion, is_assertion
+from relay.core.assertions import (
+    DEFAULT_AUDIENCE,
+    DEFAULT_SESSION_S,
+    Assertions,
+    BadAssertion,
+    claimed_key,
+    is_assertion,
+)
 from relay.core.logins import Logins
 from relay.core.model import Holder, Site, Token, User
 from relay.core.passwords import Passwords, needs_rehash
@@ -31,11 +38,13 @@ from relay.core.session import Identity
 from relay.core.shares import Shares
 from relay.core.signing_keys import CREDENTIAL_PREFIX
 from relay.core.together import Together
-from relay.protocol.errors import ErrorCode, ReplyError, forbidden, invalid, unknown_site
+from relay.protocol.errors import ErrorCode, ReplyError, forbidden, invalid, unavailable, unknown_site
 
 SITE_HEADER = "x-starfish-site"
 REMEMBER_S = 600.0
 REMEMBER_USERS = 10_000
+CHECKS_WAITING = 2_000
+"""Pairs whose passwords wait to be checked; the next one is refused: 503."""
 KNOWN_FOR_S = 30.0
 """How long a user's sites and rights are taken as known; whatever changes them through this relay is seen at once."""
 
@@ -106,6 +115,7 @@ class Authenticator:
 
         Raises:
             BadCredentials: the header is missing, is no Basic one, or the pair is not good.
+            TooOften: too many logins have failed; the pair was not looked at.
             StorageUnavailable: the pair could not be looked up.
         """
         credentials = basic_credentials(authorization)
@@ -128,6 +138,8 @@ class Authenticator:
         """Check a pair once, however many requests wait for it."""
         task = self._checking.get(digest)
         if task is None:
+            if len(self._checking) >= CHECKS_WAITING:
+                raise unavailable("too many passwords wait to be checked; try again")
             task = asyncio.create_task(self._check(digest, credentials), name="password-check")
             self._checking[digest] = task
             task.add_done_callback(lambda done: self._checked(digest, done))
@@ -140,6 +152,15 @@ class Authenticator:
 
     async def _check(self, digest: bytes, credentials: str) -> _Verified:
         username, _, password = credentials.partition(":")
+        account = hmac.digest(self._key, username.encode("utf-8", "surrogatepass"), "sha256")
+        async with self._logins.trying("password", digest, account=account):
+            verified = await self._check_pair(username, password)
+        self._verified[digest] = verified
+        if len(self._verified) > REMEMBER_USERS:
+            self._verified.popitem(last=False)
+        return verified
+
+    async def _check_pair(self, username: str, password: str) -> _Verified:
         async with self._store.snapshot() as tx:
             user = await tx.users.by_name(username) if "\0" not in username else None
         good = await self._passwords.verify(password, None if user is None else user.password_hash)
@@ -151,11 +172,7 @@ class Authenticator:
             async with self._store.transaction() as tx:
                 await tx.users.set_password(user.id, hashed)
             self.forget()
-        verified = _Verified(user.id, hashed, time.monotonic() + REMEMBER_S)
-        self._verified[digest] = verified
-        if len(self._verified) > REMEMBER_USERS:
-            self._verified.popitem(last=False)
-        return verified
+        return _Verified(user.id, hashed, time.monotonic() + REMEMBER_S)
 
     async def _know(self, user_id: int) -> _Known | None:
         known = self._known.get(user_id)
@@ -182,6 +199,7 @@ class Authenticator:
 
         Raises:
             BadCredentials: 401.
+            TooOften: 429: too many logins have failed.
             ReplyError: `invalid` (Basic without the site), `unknown_site`, `forbidden` (another user's site).
             StorageUnavailable: it could not be looked up.
         """
@@ -214,10 +232,11 @@ class Authenticator:
         Raises:
             BadCredentials: it is not accepted; the message says why.
         """
-        try:
-            key, site = await self._assertions.accept(text)
-        except BadAssertion as error:
-            raise self._refused(None, "key", str(error)) from None
+        async with self._logins.trying("key", claimed_key(text), is_once=True):
+            try:
+                key, site = await self._assertions.accept(text)
+            except BadAssertion as error:
+                raise self._refused(None, "key", str(error)) from None
         principal = _as_site(site)
         self._logins.succeeded(principal, CREDENTIAL_PREFIX + key.id)
         return Identity(
@@ -233,9 +252,11 @@ class Authenticator:
         Raises:
             BadCredentials: it is unknown, expired or revoked, or its user is disabled.
         """
-        holder = await self._holders.get(accounts.digest_of(secret))
-        if holder is None or not holder.is_active or not self._is_good(holder.token):
-            raise self._bad_token(holder)
+        digest = accounts.digest_of(secret)
+        async with self._logins.trying("token", digest):
+            holder = await self._holders.get(digest)
+            if holder is None or not holder.is_active or not self._is_good(holder.token):
+                raise self._bad_token(holder)
         site, token = holder.site, holder.token
         principal = _as_site(site, access.rights_of(token.scopes))
         self._logins.succeeded(principal, f"token:{token.id}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from math import ceil
@@ -38,7 +39,8 @@ STATUS: Mapping[ErrorCode, int] = {
     ErrorCode.UNAVAILABLE: 503,
     ErrorCode.INTERNAL: 500,
 }
-RETRY_AFTER_S = 5
+RETRY_AFTER_S = (2.0, 10.0)
+"""Between these, at random: a crowd that was refused in one moment is not to come back in one."""
 
 _encoder = msgspec.json.Encoder()
 
@@ -59,12 +61,18 @@ def error_response(error: ReplyError) -> Json:
     body: dict[str, Any] = {"code": error.code, "message": error.message}
     if error.details:
         body["details"] = error.details
-    headers = {}
+    headers = retry_after(error)
     if status == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="starfish", Basic realm="starfish", charset="UTF-8"'
-    if status in (429, 503):
-        headers["Retry-After"] = str(ceil(error.details.get("retry_after", RETRY_AFTER_S)))
     return Json({"error": body}, status, headers)
+
+
+def retry_after(error: ReplyError) -> dict[str, str]:
+    """The header that says when to come again, if coming again may help: each at another time, unless it is known."""
+    if STATUS[error.code] not in (429, 503):
+        return {}
+    after_s = error.details.get("retry_after") or random.uniform(*RETRY_AFTER_S)  # noqa: S311 - not a secret
+    return {"Retry-After": str(ceil(after_s))}
 
 
 Handler = Callable[[Request], Awaitable[Response]]

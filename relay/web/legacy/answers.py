@@ -12,7 +12,7 @@ from typing import Any
 from relay.core.ports import StorageFull
 from relay.protocol.errors import ErrorCode, ReplyError
 from relay.web.auth import BadCredentials
-from relay.web.replies import RETRY_AFTER_S, STATUS
+from relay.web.replies import STATUS, retry_after
 
 NO_BODY: Any = object()
 """The body of an answer that has none, and no Content-Type either."""
@@ -75,5 +75,4 @@ def refusal(error: ReplyError) -> Refused:
             return not_allowed()
         case ReplyError(code=ErrorCode.UNKNOWN_PROJECT | ErrorCode.UNKNOWN_RUN | ErrorCode.UNKNOWN_SITE):
             return not_found()
-    status = STATUS[error.code]
-    return detail(status, error.message, {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else None)
+    return detail(STATUS[error.code], error.message, retry_after(error))
