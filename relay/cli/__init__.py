@@ -48,6 +48,7 @@ COMMANDS = (
     Command("serve", "serving", "serve until SIGTERM or Ctrl-C"),
     Command("migrate", "serving", "bring the database's schema up to date"),
     Command("check-config", "serving", "list the settings, what they are now, and what is wrong with them"),
+    Command("doctor", "doctor", "look for what is wrong with the relay and around it, and say what mends it"),
     Command("version", "versions", "print the version", at_site=True),
     Command("createsuperuser", "people", "make an operator, who sees and may change all"),
     Command("user", "people", "users, who own sites", "users"),

@@ -153,14 +153,15 @@ async def check(store: Store, files: FileStore, *, deep: bool) -> AsyncIterator[
     Raises:
         StorageUnavailable.
     """
-    async for fault in _losses(store, files, deep):
-        yield fault
+    async for fault in contents(store, files, deep=deep):
+        if fault is not None:
+            yield fault
     async for fault in _spares(store, files):
         yield fault
 
 
-async def _losses(store: Store, files: FileStore, deep: bool) -> AsyncIterator[Fault]:
-    """What blobs should have, and do not."""
+async def contents(store: Store, files: FileStore, *, deep: bool) -> AsyncIterator[Fault | None]:
+    """Of each content that blobs and files have, what is wrong with it; None if nothing is."""
     after = ""
     while True:
         async with store.snapshot() as tx:
@@ -168,8 +169,7 @@ async def _losses(store: Store, files: FileStore, deep: bool) -> AsyncIterator[F
         if not some:
             return
         for sha256, size in some:
-            if (fault := await asyncio.to_thread(_fault, files, sha256, size, deep)) is not None:
-                yield fault
+            yield await asyncio.to_thread(_fault, files, sha256, size, deep)
         after = some[-1][0]
 
 

@@ -58,7 +58,7 @@ class Health:
             return Json({"status": "not ready", "problems": problems}, 503, {"Retry-After": "2"})
         return Json({"status": "ready"})
 
-    async def report(self, _request: Request) -> Json:
+    async def report(self, request: Request) -> Json:
         problems = await self.problems()
         node = self._node
         sessions = list(node.all_sessions())
@@ -73,6 +73,7 @@ class Health:
             "sessions": len(sessions),
             "projects_live": len(node.hubs),
             "audit_head": await self._audit_head(),
+            "client": request.client.host if request.client else "",
             "lag_events": max((session.outbox.lag for session in sessions), default=0),
         }
         return Json(body, 503 if problems else 200)
