@@ -9,11 +9,14 @@ from db import records
 from db.connection import Connection
 from db.membership import MINE, among
 from relay.core.model import Group, Holder, Site, Token, User
+from relay.core.passwords import iterations_of
 
 _USER = "id, username, email, password_hash, is_operator, is_active, created_us"
 USER = f"SELECT {_USER} FROM users WHERE id = :id"
 USER_BY_NAME = f"SELECT {_USER} FROM users WHERE username = :username"
 USERS = f"SELECT {_USER} FROM users ORDER BY id LIMIT :limit OFFSET :skip"
+OLD_HASHES = """SELECT DISTINCT substr(password_hash, 1, 23) AS beginning FROM users
+    WHERE substr(password_hash, 1, 14) = 'pbkdf2_sha256$'"""
 COUNT_USERS = "SELECT COUNT(*) AS n FROM users"
 CREATE_USER = f"""INSERT INTO users (username, email, password_hash, is_operator, is_active, created_us)
     VALUES (:username, :email, :password_hash, :is_operator, :is_active, :now_us) RETURNING {_USER}"""
@@ -93,6 +96,10 @@ class Users:
         total = await self._db.fetch_one(COUNT_USERS)
         rows = await self._db.fetch_all(USERS, {"limit": limit, "skip": skip})
         return (total["n"] if total else 0), [records.user(row) for row in rows]
+
+    async def old_iterations(self) -> int:
+        rows = await self._db.fetch_all(OLD_HASHES)
+        return max((iterations_of(row["beginning"]) for row in rows), default=0)
 
     async def create(self, *, username: str, email: str, password_hash: str, is_operator: bool, now_us: int) -> User:
         row = await self._db.fetch_one(

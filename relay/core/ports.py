@@ -136,6 +136,9 @@ class Retention(Protocol):
 class Users(Protocol):
     async def get(self, user_id: int) -> User | None: ...
     async def by_name(self, username: str) -> User | None: ...
+    async def old_iterations(self) -> int:
+        """Of the slowest password hash that is left of the old router's; 0 if none is."""
+
     async def page(self, *, limit: int, skip: int) -> tuple[int, list[User]]: ...
     async def create(
         self, *, username: str, email: str, password_hash: str, is_operator: bool, now_us: int

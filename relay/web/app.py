@@ -90,6 +90,8 @@ async def running(settings: Settings) -> AsyncIterator[Relay]:
             key_session_s=settings.key_session_s,
             logins=Logins(node.audit, Throttle(settings.throttle)),
         )
+        async with node.store.snapshot() as tx:
+            passwords.old_iterations = await tx.users.old_iterations()
         node.on_elsewhere.append(auth.forget)
         await node.start()
         stack.push_async_callback(node.stop)

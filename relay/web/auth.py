@@ -163,8 +163,9 @@ class Authenticator:
     async def _check_pair(self, username: str, password: str) -> _Verified:
         async with self._store.snapshot() as tx:
             user = await tx.users.by_name(username) if "\0" not in username else None
-        good = await self._passwords.verify(password, None if user is None else user.password_hash)
-        if user is None or not good or not user.is_active:
+        hashed = None if user is None else user.password_hash
+        good = await self._passwords.verify(password, hashed, is_active=user is not None and user.is_active)
+        if user is None or not good:
             raise self._refused(user, "password", "Invalid username/password.")
         hashed = user.password_hash
         if needs_rehash(hashed):

@@ -37,6 +37,11 @@ async def test_a_user_is_stored_and_found(world: World) -> None:
         await tx.users.set_password(made.id, "other")
         await tx.users.set_active(made.id, active=False)
         assert await tx.users.get(made.id) == replace(made, password_hash="other", is_active=False)
+        assert await tx.users.old_iterations() == 0
+        for name, iterations in (("first", 26_000), ("second", 390_000)):
+            hashed = f"pbkdf2_sha256${iterations}$salt$digest"
+            await tx.users.create(username=name, email="e", password_hash=hashed, is_operator=False, now_us=NOW_US)
+        assert await tx.users.old_iterations() == 390_000
 
 
 async def test_a_site_is_stored_and_found(world: World) -> None:

@@ -46,9 +46,9 @@ def costs(monkeypatch: pytest.MonkeyPatch) -> Costs:
     counted = Costs()
     verify = Passwords.verify
 
-    async def counting_verify(self: Passwords, password: str, hashed: str | None) -> bool:
+    async def counting_verify(self: Passwords, password: str, hashed: str | None, *, is_active: bool = True) -> bool:
         counted.hashes += 1
-        return await verify(self, password, hashed)
+        return await verify(self, password, hashed, is_active=is_active)
 
     def counting(real: Callable[..., Any]) -> Callable[..., Any]:
         def asked(*args: Any, **kwargs: Any) -> Any:

@@ -22,9 +22,9 @@ NOW_US = 1_764_000_000_000_000
 class CountingPasswords(Passwords):
     verified = 0
 
-    async def verify(self, password: str, hashed: str | None) -> bool:
+    async def verify(self, password: str, hashed: str | None, *, is_active: bool = True) -> bool:
         self.verified += 1
-        return await super().verify(password, hashed)
+        return await super().verify(password, hashed, is_active=is_active)
 
 
 def basic(username: str, password: str) -> str:
