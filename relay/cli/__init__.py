@@ -69,6 +69,7 @@ COMMANDS = (
     ),
     Command("send", "transfers", "send a file to other sites, and print its offset", at_site=True),
     Command("fetch", "transfers", "fetch a file that another site has sent", at_site=True),
+    Command("logs", "logs", "the logs of a training, as a site may see them (with the site's token)", at_site=True),
     Command("runjob", "sites", "run one of the old router's jobs"),
     Command("demo", "demos", "train a model on real data through a relay, with sites as processes"),
 )

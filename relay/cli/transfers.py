@@ -14,36 +14,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from relay.cli import bars, words
+from relay.cli import at_site, bars, words
+from relay.cli.at_site import GOES_ON, Wrong, identity_of
 from relay.cli.words import Run
 from relay.client import (
     ClientError,
     Event,
-    Forbidden,
-    InUse,
     Limits,
-    NotConnected,
     RelayError,
-    SessionEnded,
     Site,
-    SourceChanged,
-    Unauthenticated,
-    UnknownSite,
 )
 
-TEMPORARY = 75
-INTERRUPTED = 130
-SEALED = b"SFS1"
-"""What a sealed payload begins with: `relay.client.sealed.envelope`, which may not be installed."""
 _ROLES = ("participants", "coordinator")
-
-
-class _Wrong(Exception):
-    """What was asked for cannot be done. `hint`: what to do about it."""
-
-    def __init__(self, what: str, hint: str = "") -> None:
-        super().__init__(what)
-        self.hint = hint
 
 
 _EPILOG = """\
@@ -89,21 +71,13 @@ def _add_connection(parser: argparse.ArgumentParser, run: Run) -> None:
     words.command(parser, run, "", storage=False)
     parser.epilog = _EPILOG
     parser.add_argument("--project", metavar="ID", type=words.positive, required=True)
-    parser.add_argument(
-        "--url", metavar="URL", help="the relay's, such as https://relay.example; default: $STARFISH_URL"
-    )
-    parser.add_argument(
-        "--identity",
-        metavar="FILE",
-        default=os.environ.get("STARFISH_IDENTITY"),
-        help="the key file of a site that seals its payloads; default: $STARFISH_IDENTITY, or nothing is sealed",
-    )
+    at_site.add_connection(parser)
 
 
 def send(options: argparse.Namespace) -> int:
     path: Path = options.file
     if not path.is_file():
-        raise _Wrong(f"{path} is no file")
+        raise Wrong(f"{path} is no file")
     with bars.shown(path.name) as show:
         offset = asyncio.run(_sent(options, _site(options), show))
     print(offset)
@@ -141,19 +115,19 @@ async def _fetched(options: argparse.Namespace, site: Site, path: Path, show: ba
         _require_member(site, project)
         found = await site.history(project, after=offset - 1, limit=1)
         if not found or found[0].offset != offset:
-            raise _Wrong(
+            raise Wrong(
                 f"project {project} has no event at offset {offset}, or none for this site",
                 "`starfish-relay send` prints the offset; events older than the journal's limits are gone",
             )
         if not options.identity and _is_sealed(found[0]):
-            raise _Wrong(
+            raise Wrong(
                 f"the event at offset {offset} is sealed, so that only its addressees can open it",
                 "give this site's identity: --identity FILE (`starfish-relay keys --help` tells of it)",
             )
         try:
             await found[0].save(path, on_progress=show)
         except ValueError as error:
-            raise _Wrong(str(error), "fetch takes what was sent by `starfish-relay send`, or as a payload") from None
+            raise Wrong(str(error), "fetch takes what was sent by `starfish-relay send`, or as a payload") from None
         if (payload := found[0].payload) is not None:  # it has come with the event
             show(len(payload), len(payload))
 
@@ -161,36 +135,24 @@ async def _fetched(options: argparse.Namespace, site: Site, path: Path, show: ba
 def _is_sealed(event: Event) -> bool:
     if isinstance(event.data, dict) and "sealed" in event.data:
         return True
-    return event.payload is not None and event.payload.startswith(SEALED)
+    return event.payload is not None and event.payload.startswith(at_site.SEALED)
 
 
 def _site(options: argparse.Namespace) -> Site:
-    url, token = options.url or os.environ.get("STARFISH_URL"), os.environ.get("STARFISH_TOKEN", "").strip()
-    if not url:
-        raise _Wrong("which relay?", "give --url https://relay.example, or set STARFISH_URL")
-    if not token:
-        raise _Wrong("STARFISH_TOKEN is not set", "it is what `starfish-relay token create --site UID` prints")
+    url, token = at_site.url_and_token(options)
     more: dict[str, Any] = {"start": {options.project: "new"}}  # what waits for the site is for its controller
     if options.identity:
-        more = {"identity": _identity(options.identity)}
+        more = {"identity": identity_of(options.identity)}
     try:
         return Site(url, token=token, **more)
     except ValueError as error:
-        raise _Wrong(str(error), "--url is such as https://relay.example, or http://127.0.0.1:8000") from None
-
-
-def _identity(path: str) -> Any:
-    try:
-        from relay.client.sealed import Identity
-    except ModuleNotFoundError as missing:
-        raise _Wrong(f"{missing.name} is not installed", "pip install 'starfish-relay[e2e]'") from None
-    return Identity.load(path)
+        raise Wrong(str(error), "--url is such as https://relay.example, or http://127.0.0.1:8000") from None
 
 
 def _require_member(site: Site, project: int) -> None:
     if project not in site.memberships:
         known = ", ".join(str(known) for known in sorted(site.memberships)) or "none"
-        raise _Wrong(f"{site.name} does not take part in project {project}", f"its projects: {known}")
+        raise Wrong(f"{site.name} does not take part in project {project}", f"its projects: {known}")
 
 
 def guarded(command: Run, options: argparse.Namespace) -> int:
@@ -200,17 +162,10 @@ def guarded(command: Run, options: argparse.Namespace) -> int:
         return command(options)
     except KeyboardInterrupt:
         goes_on = command is fetch or _is_resumable(options)
-        print(f"interrupted: the same command {_GOES_ON if goes_on else 'begins anew'}", file=sys.stderr)
-        return INTERRUPTED
-    except _Wrong as error:
-        return _fail(str(error), error.hint)
-    except NotConnected as error:
-        _fail(f"the relay was not reached: {error}", "is the URL right, and the relay up? Then call it again")
-        return TEMPORARY
-    except (RelayError, ClientError) as error:
-        return _fail(str(error), _hint(error))
-    except OSError as error:
-        return _fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
+        print(f"interrupted: the same command {GOES_ON if goes_on else 'begins anew'}", file=sys.stderr)
+        return at_site.INTERRUPTED
+    except (Wrong, RelayError, ClientError, OSError) as error:
+        return at_site.told(error)
 
 
 def _is_told_by_log_alone(record: logging.LogRecord) -> bool:
@@ -223,23 +178,3 @@ def _is_resumable(options: argparse.Namespace) -> bool:
     path: Path = options.file
     notes: Path = options.state or path.parent
     return os.access(notes, os.W_OK) and path.stat().st_size > Limits().inline_bytes
-
-
-_GOES_ON = "goes on where this one was"
-_HINTS: tuple[tuple[type[Exception], str], ...] = (
-    (Unauthenticated, "STARFISH_TOKEN is wrong, expired or revoked; `starfish-relay token create` makes another"),
-    (Forbidden, "is the token's site there, its user enabled, and has the token the scope connect?"),
-    (UnknownSite, "is there a relay at this URL?"),
-    (InUse, "wait for the other one, or end it"),
-    (SourceChanged, "nothing was published: once it is written, send it again"),
-    (SessionEnded, f"the same command {_GOES_ON}"),
-)
-
-
-def _hint(error: Exception) -> str:
-    return next((hint for kind, hint in _HINTS if isinstance(error, kind)), "")
-
-
-def _fail(what: str, hint: str = "") -> int:
-    print(f"error: {what}" + (f"\n       {hint}" if hint else ""), file=sys.stderr)
-    return 1

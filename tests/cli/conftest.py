@@ -35,13 +35,19 @@ class Shell:
             self._where += ["--database-url", relay.database_url]
 
     async def __call__(self, *words: str) -> Done:
-        return await asyncio.to_thread(self._call, *words)
+        return await called(*words, *self._where)
 
-    def _call(self, *words: str) -> Done:
+
+async def called(*words: str) -> Done:
+    """A call of `starfish-relay`, with the environment as it is."""
+
+    def call() -> Done:
         out, err = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            status = main([*words, *self._where])
+            status = main(words)
         return Done(status, out.getvalue(), err.getvalue())
+
+    return await asyncio.to_thread(call)
 
 
 @pytest.fixture

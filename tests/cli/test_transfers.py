@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.cli import main, transfers
+from relay.cli import at_site, main, transfers
 from relay.client import Limits, Site
 from relay.client.sealed import Identity
 from tests.support.ports import free_port
@@ -191,7 +191,7 @@ def test_a_relay_that_is_not_there_is_a_temporary_failure(
     monkeypatch.setattr(transfers, "Site", partial(Site, limits=Limits(connect_s=0.2)))
     monkeypatch.setenv("STARFISH_TOKEN", "sfr_any")
     words = ["send", str(weights), "--project", "1", "--url", f"http://127.0.0.1:{free_port()}"]
-    assert main(words) == transfers.TEMPORARY
+    assert main(words) == at_site.TEMPORARY
     assert "the relay was not reached" in capsys.readouterr().err
 
 
