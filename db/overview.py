@@ -38,10 +38,10 @@ MEMBERS = f"""SELECT p.project_id, COUNT(*) AS members, SUM(CASE WHEN s.connecte
 _SHOWN = f"FROM projects p JOIN runs r ON r.project_id = p.id AND r.batch = COALESCE({_OPEN}, p.batch)"
 STANDINGS = f"""SELECT r.project_id, r.status, COUNT(*) AS n {_SHOWN}
     WHERE p.id {{among}} GROUP BY r.project_id, r.status"""
-RUNS = f"""SELECT r.id, r.project_id, r.batch, r.site_id, r.site_uid, r.role, r.status, r.cur_seq, g.at_us,
+RUNS = f"""SELECT r.id, r.project_id, r.batch, r.site_uid, s.name, r.role, r.status, r.cur_seq, g.at_us,
         CASE WHEN LENGTH(r.tasks) <= {SHORT_TASKS} THEN r.tasks END AS tasks,
         CASE WHEN LENGTH(g.body) <= {SHORT_PROGRESS} AND NOT g.is_binary THEN g.body END AS body
-    {_SHOWN} LEFT JOIN progress g ON g.run = r.id AND g.sender_id = r.site_id
+    {_SHOWN} JOIN sites s ON s.id = r.site_id LEFT JOIN progress g ON g.run = r.id AND g.sender_id = r.site_id
     WHERE p.id {{among}}
     ORDER BY CASE WHEN r.status IN (0, 8) THEN 1 ELSE 0 END, r.project_id DESC, r.role, r.id LIMIT :limit"""
 
@@ -122,8 +122,8 @@ def _run(row: Row) -> RunRow:
         id=row["id"],
         project_id=row["project_id"],
         batch=row["batch"],
-        site_id=row["site_id"],
         site_uid=row["site_uid"],
+        site_name=row["name"],
         role=Role(row["role"]),
         status=Status(row["status"]),
         cur_seq=row["cur_seq"],

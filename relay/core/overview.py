@@ -185,6 +185,7 @@ def _run(run: RunRow) -> JsonObject:
     return {
         "id": run.id,
         "site": run.site_uid,
+        "site_name": run.site_name,
         "role": run.role.display,
         "status": run.status.display,
         "round": run.round,

@@ -62,8 +62,8 @@ class RunRow:
     id: int
     project_id: int
     batch: int
-    site_id: int
     site_uid: str
+    site_name: str
     role: Role
     status: Status
     cur_seq: int

@@ -36,6 +36,7 @@ from relay.web.events import KEEP_ALIVE_S, EventDoor
 from relay.web.health import Health
 from relay.web.metrics import MetricsDoor
 from relay.web.origin import FromWhere, note_where
+from relay.web.pages import PageDoor
 from relay.web.replies import Json, error_response
 from relay.web.socket import SocketDoor
 from relay.web.status import StatusDoor
@@ -132,6 +133,7 @@ def _relay(node: Node, auth: Authenticator, settings: Settings) -> Relay:
             *CallDoor(node, auth, settings.ping_interval_s).routes(),
             *MetricsDoor(node, auth, door.arrivals, settings.metrics_token).routes(),
             *status.routes(),
+            *PageDoor(auth).routes(),
             *blobs.routes(),
             *legacy.routes(node, auth, settings, files),
         ],

@@ -18,16 +18,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from relay.core import access
 from relay.core.model import JsonObject
 from relay.core.node import Node
 from relay.core.overview import Overview
 from relay.core.ports import StorageUnavailable
 from relay.protocol import codec
-from relay.protocol.errors import ErrorCode, ReplyError, forbidden
+from relay.protocol.errors import ErrorCode, ReplyError
 from relay.web.auth import Authenticator
 from relay.web.events import API, Streamed
-from relay.web.replies import Json, answering
+from relay.web.operators import admit, asking_for_login, require_own_page
+from relay.web.replies import Json
 
 if TYPE_CHECKING:
     from relay.config import Settings
@@ -55,7 +55,7 @@ class StatusDoor:
         self._stopped = False
 
     def routes(self) -> list[BaseRoute]:
-        return [Route(f"{API}/status/", answering(self.read), methods=["GET"])]
+        return [Route(f"{API}/status/", asking_for_login(self.read), methods=["GET"])]
 
     def stop(self) -> None:
         """The relay is about to end: the streams do."""
@@ -64,8 +64,8 @@ class StatusDoor:
             bell.set()
 
     async def read(self, request: Request) -> Response:
-        self._require_own_page(request)
-        await self._admit(request)
+        require_own_page(self._settings, request)
+        await admit(self._auth, request)
         if "text/event-stream" not in request.headers.get("accept", ""):
             return Json(await self._overview.look(), headers={"Cache-Control": "no-store"})
         if self._stopped:
@@ -74,16 +74,6 @@ class StatusDoor:
             raise ReplyError(ErrorCode.TOO_MANY_SESSIONS, f"{VIEWERS} look already", {"limit": VIEWERS})
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return Streamed(self._stream(request), self._settings.outbox_patience_s, headers=headers)
-
-    async def _admit(self, request: Request) -> None:
-        """Raises `ReplyError`: `unauthenticated`, `forbidden`."""
-        access.require_operator(await self._auth.user(request.headers.get("authorization")))
-
-    def _require_own_page(self, request: Request) -> None:
-        """A browser sends its login along with whatever a page asks for: others' pages may not."""
-        origin = request.headers.get("origin")
-        if origin is not None and not self._settings.allows_origin(origin, request.headers.get("host", "")):
-            raise forbidden("pages of this origin may not look")
 
     # --- the stream
 
@@ -112,7 +102,7 @@ class StatusDoor:
 
     async def _is_still_welcome(self, request: Request) -> bool:
         try:
-            await self._admit(request)
+            await admit(self._auth, request)
         except StorageUnavailable:
             return True  # that it does not answer is what there is to see
         except ReplyError:

@@ -222,6 +222,9 @@ MATRIX = [
     row("GET /health/ready", **OPEN),
     row("GET /metrics", **same("401 403 403 403 200")),
     row("GET status/", compared=False, **same("401 403 403 403 200")),
+    row("GET /status", compared=False, **same("401 403 403 403 200")),
+    row("GET /status/status.css", **OPEN),
+    row("GET /status/status.js", **OPEN),
     # sites
     row("GET sites/", query="?page=last", shows=("site", "id"), **listed(sees_coordinators=True)),
     row("POST sites/", body=site_body, compared=False, **same("403 201 201 201 201")),
