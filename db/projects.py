@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from db import records
 from db.connection import Connection
 from db.membership import MINE, among
-from relay.core.model import JsonObject, Participant, Project, Role
+from relay.core.model import JoinPolicy, JsonObject, Participant, Project, Role
 
-_PROJECT = "id, name, description, site_id, batch, tasks, agent_config, agent_log, created_us, updated_us"
+_PROJECT = """id, name, description, site_id, batch, tasks, agent_config, agent_log, created_us, updated_us,
+    join_policy"""
 PROJECT = f"SELECT {_PROJECT} FROM projects WHERE id = :id"
 PROJECT_BY_NAME = f"SELECT {_PROJECT} FROM projects WHERE name = :name"
 PROJECTS_AMONG = f"SELECT {_PROJECT} FROM projects WHERE id {{among}}"
@@ -21,11 +22,14 @@ VISIBLE_PROJECTS = f"{MINE} SELECT {_PROJECT} {_VISIBLE_PROJECTS} ORDER BY id LI
 COUNT_VISIBLE_PROJECTS = f"{MINE} SELECT COUNT(*) AS n {_VISIBLE_PROJECTS}"
 IDS_OF_VISIBLE_PROJECTS = f"{MINE} SELECT project_id FROM mine"
 CREATE_PROJECT = f"""INSERT INTO projects
-    (name, description, site_id, batch, tasks, agent_config, agent_log, created_us, updated_us)
-    VALUES (:name, :description, :site_id, 0, :tasks, '{{}}', '[]', :now_us, :now_us) RETURNING {_PROJECT}"""
+    (name, description, site_id, batch, tasks, agent_config, agent_log, created_us, updated_us, join_policy)
+    VALUES (:name, :description, :site_id, 0, :tasks, '{{}}', '[]', :now_us, :now_us, :join_policy)
+    RETURNING {_PROJECT}"""
 UPDATE_PROJECT = """UPDATE projects SET name = :name, description = :description, site_id = :site_id, batch = :batch,
-    tasks = :tasks, agent_config = :agent_config, agent_log = :agent_log, updated_us = :updated_us WHERE id = :id"""
+    tasks = :tasks, agent_config = :agent_config, agent_log = :agent_log, updated_us = :updated_us,
+    join_policy = :join_policy WHERE id = :id"""
 SET_BATCH = "UPDATE projects SET batch = :batch, updated_us = :now_us WHERE id = :id"
+SET_COORDINATOR = "UPDATE projects SET site_id = :site_id, updated_us = :now_us WHERE id = :id"
 DELETE_PROJECT = "DELETE FROM projects WHERE id = :id"
 
 _PARTICIPANT = "p.id, p.project_id, p.site_id, s.uid AS site_uid, p.role, p.notes, p.joined, p.created_us, p.updated_us"
@@ -44,6 +48,8 @@ COUNT_VISIBLE_PARTICIPANTS = f"{MINE} SELECT COUNT(*) AS n {_VISIBLE}"
 CREATE_PARTICIPANT = """INSERT INTO participants (project_id, site_id, role, notes, joined, created_us, updated_us)
     VALUES (:project_id, :site_id, :role, :notes, :joined, :now_us, :now_us) RETURNING id"""
 SET_NOTES = "UPDATE participants SET notes = :notes, updated_us = :now_us WHERE id = :id"
+SET_ROLE = "UPDATE participants SET role = :role, joined = :joined, updated_us = :now_us WHERE id = :id"
+SET_ROLE_OF_RUNS = "UPDATE runs SET role = :role WHERE participant_id = :id"
 DELETE_PARTICIPANT = "DELETE FROM participants WHERE id = :id"
 FORGET_CURSOR = """DELETE FROM cursors WHERE (site_id, project_id) IN
     (SELECT site_id, project_id FROM participants WHERE id = :id)"""
@@ -83,7 +89,14 @@ class Projects:
         return [row["project_id"] for row in rows]
 
     async def create(
-        self, *, name: str, description: str, site_id: int, tasks: list[JsonObject], now_us: int
+        self,
+        *,
+        name: str,
+        description: str,
+        site_id: int,
+        tasks: list[JsonObject],
+        now_us: int,
+        join_policy: JoinPolicy = JoinPolicy.OPEN,
     ) -> Project:
         row = await self._db.fetch_one(
             CREATE_PROJECT,
@@ -93,6 +106,7 @@ class Projects:
                 "site_id": site_id,
                 "tasks": records.dump(tasks),
                 "now_us": now_us,
+                "join_policy": join_policy.value,
             },
         )
         assert row is not None
@@ -111,11 +125,15 @@ class Projects:
                 "agent_config": records.dump(project.agent_config),
                 "agent_log": records.dump(project.agent_log),
                 "updated_us": project.updated_us,
+                "join_policy": project.join_policy.value,
             },
         )
 
     async def set_batch(self, project_id: int, batch: int, now_us: int) -> None:
         await self._db.execute(SET_BATCH, {"id": project_id, "batch": batch, "now_us": now_us})
+
+    async def set_coordinator(self, project_id: int, site_id: int, now_us: int) -> None:
+        await self._db.execute(SET_COORDINATOR, {"id": project_id, "site_id": site_id, "now_us": now_us})
 
     async def delete(self, project_id: int) -> None:
         await self._db.execute(DELETE_PROJECT, {"id": project_id})
@@ -177,6 +195,11 @@ class Participants:
 
     async def set_notes(self, participant_id: int, notes: str, now_us: int) -> None:
         await self._db.execute(SET_NOTES, {"id": participant_id, "notes": notes, "now_us": now_us})
+
+    async def set_role(self, participant_id: int, role: Role, *, joined: int, now_us: int) -> None:
+        values = {"id": participant_id, "role": role.value}
+        await self._db.execute(SET_ROLE, values | {"joined": joined, "now_us": now_us})
+        await self._db.execute(SET_ROLE_OF_RUNS, values)
 
     async def delete(self, participant_id: int) -> None:
         await self._db.execute(FORGET_CURSOR, {"id": participant_id})

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from db.connection import Row
+from relay.core.admission_ports import Bar, Invitation, JoinRequest
 from relay.core.audit_chain import Record
 from relay.core.model import (
     Blob,
@@ -18,6 +19,7 @@ from relay.core.model import (
     File,
     Group,
     Holder,
+    JoinPolicy,
     Kind,
     Participant,
     Project,
@@ -135,6 +137,7 @@ def project(row: Row) -> Project:
         agent_log=json.loads(row["agent_log"]),
         created_us=row["created_us"],
         updated_us=row["updated_us"],
+        join_policy=JoinPolicy(row["join_policy"]),
     )
 
 
@@ -151,6 +154,34 @@ def participant(row: Row) -> Participant:
         created_us=row["created_us"],
         updated_us=row["updated_us"],
     )
+
+
+def invitation(row: Row) -> Invitation:
+    return Invitation(
+        id=row["id"],
+        project_id=row["project_id"],
+        label=row["label"],
+        created_us=row["created_us"],
+        expires_us=row["expires_us"],
+        revoked_us=row["revoked_us"],
+        used_us=row["used_us"],
+        used_by=row["used_by"],
+    )
+
+
+def join_request(row: Row) -> JoinRequest:
+    return JoinRequest(
+        project_id=row["project_id"],
+        site_id=row["site_id"],
+        notes=row["notes"],
+        asked_us=row["asked_us"],
+        expires_us=row["expires_us"],
+        rejected_us=row["rejected_us"],
+    )
+
+
+def bar(row: Row) -> Bar:
+    return Bar(project_id=row["project_id"], site_id=row["site_id"], since_us=row["since_us"])
 
 
 def run(row: Row) -> Run:

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from functools import cached_property
 
 from db.accounts import Groups, Keys, Sites, Tokens, Users
+from db.admission import Admission, Invitations
 from db.audit import Audit
 from db.blobs import Blobs
 from db.connect import Database
@@ -65,6 +66,14 @@ class Tx:
     @cached_property
     def participants(self) -> Participants:
         return Participants(self._db)
+
+    @cached_property
+    def invitations(self) -> Invitations:
+        return Invitations(self._db)
+
+    @cached_property
+    def admission(self) -> Admission:
+        return Admission(self._db)
 
     @cached_property
     def runs(self) -> Runs:

@@ -13,6 +13,7 @@ from relay.cli.run import open_store, seconds, settings_of, show
 from relay.cli.words import action, actions
 from relay.core import journals
 from relay.core.journals import Journal
+from relay.core.node import Node
 from relay.core.retention import RetentionLimits
 from relay.protocol.errors import invalid
 
@@ -79,7 +80,7 @@ def keep(options: argparse.Namespace) -> int:
 
     async def run() -> int:
         async with open_store(options) as store:
-            await journals.keep(store, options.project, age_s=age_s, bytes_=bytes_)
+            await journals.keep(store, options.project, age_s=age_s, bytes_=bytes_, now_us=Node.now_us())
         print(f"set for project {options.project}; the relay looks at it within a minute")
         return 0
 

@@ -9,9 +9,10 @@ Objects come back as the relay shows them, as plain dicts and lists. All of them
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, Protocol
 
+JoinPolicy = Literal["open", "invitation", "approval"]
 JsonObject = dict[str, Any]
 JsonObjects = list[JsonObject]
 
@@ -23,21 +24,70 @@ class Call(Protocol):
 
 
 class Projects:
-    """`site.projects`"""
+    """`site.projects`. `on_transfer` is told of a project that was handed on, and to whom."""
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: Call, on_transfer: Callable[[int, str], None] | None = None) -> None:
         self._call = call
+        self._on_transfer = on_transfer
 
-    async def create(self, name: str, *, description: str = "", tasks: Sequence[JsonObject] = ()) -> JsonObject:
-        """Make a project with this site as its coordinator. A taken name is refused with `exists`."""
-        project: JsonObject = await self._call("projects.create", name=name, description=description, tasks=list(tasks))
+    async def create(
+        self,
+        name: str,
+        *,
+        description: str = "",
+        tasks: Sequence[JsonObject] = (),
+        join_policy: JoinPolicy | None = None,
+    ) -> JsonObject:
+        """Make a project with this site as its coordinator. A taken name is refused with `exists`.
+
+        Args:
+            join_policy: who gets in: `open` (whoever knows the name; left out, this), `invitation` (whoever has a code
+                of `site.invitations`), `approval` (whoever knows the name asks, see `site.requests`).
+        """
+        project: JsonObject = await self._call(
+            "projects.create", name=name, description=description, tasks=list(tasks), join_policy=join_policy
+        )
         return project
 
-    async def join(self, project: str | int, *, notes: str = "") -> JsonObject:
-        """Take part in a project, by its exact name (which is the invitation) or its id. Returns the participation."""
+    async def join(self, project: str | int | None = None, *, code: str | None = None, notes: str = "") -> JsonObject:
+        """Take part in a project, by its exact name, an invitation's code, or its id. Returns the participation.
+
+        By name, `unknown_project` means: not now. Either there is none, or it does not admit this site, or it admits on
+        request: then its coordinator has been asked, and the project is among `site.memberships` once it approves.
+        """
         by = {"name": project} if isinstance(project, str) else {"project": project}
-        participation: JsonObject = await self._call("projects.join", **by, notes=notes)
+        participation: JsonObject = await self._call("projects.join", **by, code=code, notes=notes)
         return participation
+
+    async def get(self, project: int) -> JsonObject:
+        """The project, with its `join_policy`."""
+        found: JsonObject = await self._call("projects.get", project=project)
+        return found
+
+    async def update(
+        self,
+        project: int,
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        tasks: Sequence[JsonObject] | None = None,
+        join_policy: JoinPolicy | None = None,
+    ) -> JsonObject:
+        """Change what is given (coordinator only). Returns the project, with its `join_policy`."""
+        given = None if tasks is None else list(tasks)
+        changed: JsonObject = await self._call(
+            "projects.update", project=project, name=name, description=description, tasks=given, join_policy=join_policy
+        )
+        return changed
+
+    async def transfer(self, project: int, site: str) -> None:
+        """Make another participant, by its uid, the coordinator (coordinator only). This site is a participant then.
+
+        Refused with `conflict` while a batch is open.
+        """
+        await self._call("projects.transfer", project=project, site=site)
+        if self._on_transfer is not None:
+            self._on_transfer(project, site)
 
     async def leave(self, project: int) -> None:
         await self._call("projects.leave", project=project)

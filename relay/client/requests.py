@@ -22,6 +22,7 @@ REPEATABLE = frozenset(
         "publish",
         "refresh",
         "projects.list",
+        "projects.get",
         "projects.participants",
         "runs.list",
         "progress.get",
@@ -30,6 +31,9 @@ REPEATABLE = frozenset(
         "history.read",
         "keys.get",
         "keys.put",
+        "invitations.list",
+        "requests.list",
+        "members.barred",
     }
 )
 """What may be sent twice and is done once: the reading calls, and those that replace a whole value."""

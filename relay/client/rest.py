@@ -42,7 +42,7 @@ from relay.protocol.errors import CloseCode, ErrorCode
 WAITING_EVENTS = 64
 WAITING_BYTES = 4 * 1024 * 1024
 EXPIRY_NOTICE_S = 60.0
-_MOVES = frozenset({"projects.create", "projects.join", "projects.leave"})
+_MOVES = frozenset({"projects.create", "projects.join", "projects.leave", "projects.transfer"})
 
 
 class _Standing(msgspec.Struct):
@@ -69,6 +69,7 @@ class Rest:
         self._uid = ""
         self._feeds: dict[int, asyncio.Task[None]] = {}
         self._online: dict[int, frozenset[str]] = {}
+        self._roles: dict[int, str] = {}
         self._looking: asyncio.Task[None] | None = None
         self._look_lock = asyncio.Lock()
         self._expiry: asyncio.TimerHandle | None = None
@@ -211,6 +212,7 @@ class Rest:
     def _follow(self, project: int, state: ProjectState) -> Place:
         place = Place(project=project, epoch=state.epoch, offset=state.start)
         self._online[project] = state.online
+        self._roles[project] = state.role
         self._feeds[project] = asyncio.create_task(self._feed_from(place), name=f"relay-feed-{project}")
         return place
 
@@ -260,6 +262,9 @@ class Rest:
                 if project not in self._feeds:
                     self._answer(_subscribed(project, state))
                     self._follow(project, state)
+                elif self._roles[project] != state.role:  # the feed goes on: it is the relay that shows more, or less
+                    self._roles[project] = state.role
+                    self._answer(_subscribed(project, state) | {"recovered": True})
                 self._see(project, state.online)
 
     def _see(self, project: int, online: frozenset[str]) -> None:

@@ -31,6 +31,7 @@ from relay.client.errors import ClientError, RelayError, SessionEnded
 from relay.client.frames import Event, Goodbye, Membership, Presence, Published, Receipt
 from relay.client.ladder import Ladder
 from relay.client.limits import Limits, backoff
+from relay.client.members import Invitations, Members, Requests
 from relay.client.methods import JsonObject, JsonObjects, Keys, Projects, Runs
 from relay.client.payloads import Payloads
 from relay.client.proxies import Proxy, proxy_for
@@ -139,7 +140,10 @@ class Site:
         )
         self._untold: Event | None = None
         self._desk = None if identity is None else self._new_desk(identity, trust, on_refused, start)
-        self.projects = Projects(self._call)
+        self.projects = Projects(self._call, None if self._desk is None else self._desk.handed_on)
+        self.invitations = Invitations(self._call)
+        self.requests = Requests(self._call)
+        self.members = Members(self._call)
         self.runs = Runs(self._call)
         self.keys = Keys(self._call)
 

@@ -87,6 +87,7 @@ class Member(Protocol):
 class Action(Enum):
     SEE_PROJECT = auto()
     CHANGE_PROJECT = auto()
+    MANAGE_MEMBERS = auto()
     CONTROL_BATCH = auto()
     SEE_ALL_RUNS = auto()
     PUBLISH = auto()
@@ -96,6 +97,7 @@ class Action(Enum):
 _ROLES: Mapping[Action, frozenset[Role]] = {
     Action.SEE_PROJECT: frozenset({Role.COORDINATOR, Role.PARTICIPANT}),
     Action.CHANGE_PROJECT: frozenset({Role.COORDINATOR}),
+    Action.MANAGE_MEMBERS: frozenset({Role.COORDINATOR}),
     Action.CONTROL_BATCH: frozenset({Role.COORDINATOR}),
     Action.SEE_ALL_RUNS: frozenset({Role.COORDINATOR}),
     Action.PUBLISH: frozenset({Role.COORDINATOR, Role.PARTICIPANT}),

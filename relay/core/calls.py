@@ -5,59 +5,47 @@ A parameter that is missing, of a wrong type or out of range is `invalid`, and t
 
 from __future__ import annotations
 
-import re
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
 
-from relay.core import access, messaging, projects, runs, sites
-from relay.core.access import Principal, Right
-from relay.core.model import JsonObject, Kind, Run, Site
-from relay.core.node import Node
-from relay.core.objects import participation_object, project_object, run_object, site_object
+from relay.core import access, admission, member_calls, membership, messaging, projects, runs, sites
+from relay.core.access import Right
+from relay.core.methods import (
+    Caller,
+    Id,
+    Methods,
+    Name,
+    Nothing,
+    OfProject,
+    Seconds,
+    Task,
+    Text,
+    Uid,
+    read_params,
+    shown_participation,
+)
+from relay.core.model import JoinPolicy, JsonObject, Kind, Run
+from relay.core.objects import project_object, run_object
 from relay.core.policy import Policy, Stragglers
-from relay.core.projects import Participation
 from relay.core.run_states import BY_DISPLAY, Status
 from relay.protocol.envelope import Call
 from relay.protocol.errors import ErrorCode, ReplyError, invalid, unknown_run
-from relay.protocol.position import MAX_OFFSET
-
-Id = Annotated[int, Meta(ge=0, le=MAX_OFFSET)]
-Name = Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[^\x00]*\S[^\x00]*$")]
-Text = Annotated[str, Meta(max_length=10_000, pattern=r"^[^\x00]*$")]
-
-
-class Task(msgspec.Struct, omit_defaults=True):
-    seq: Annotated[int, Meta(ge=0, le=1_000_000)]
-    model: Name
-    config: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
 
 
 class CreateProject(msgspec.Struct):
     name: Name
     tasks: Annotated[list[Task], Meta(max_length=1000)]
     description: Text = ""
+    join_policy: JoinPolicy = JoinPolicy.OPEN
 
 
 class JoinProject(msgspec.Struct):
     name: Name | None = None
     project: Id | None = None
+    code: Annotated[str, Meta(min_length=1, max_length=100)] | None = None
     notes: Text = ""
-
-
-class OfProject(msgspec.Struct):
-    project: Id
-
-
-class Nothing(msgspec.Struct):
-    pass
-
-
-Seconds = Annotated[float, Meta(gt=0, le=366 * 86400)]
-Uid = Annotated[str, Meta(max_length=36)]
 
 
 class PolicyParams(msgspec.Struct):
@@ -134,18 +122,8 @@ class PutKeys(msgspec.Struct):
     ]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Caller:
-    """For whom a method runs: a site, and whoever acts for it."""
-
-    node: Node
-    principal: Principal
-    site: Site
-
-
-P = TypeVar("P")
-Handler = Callable[[Caller, Any], Awaitable[Any]]
-METHODS: dict[str, tuple[type[Any], Handler]] = {}
+METHODS = Methods()
+method = METHODS.add
 READING = frozenset(
     {
         "projects.list",
@@ -156,17 +134,10 @@ READING = frozenset(
         "cursors.list",
         "receipts.get",
         "keys.get",
+        *member_calls.READING,
     }
 )
 """The methods that change nothing."""
-
-
-def method(name: str, params: type[P]) -> Callable[[Callable[[Caller, P], Awaitable[Any]]], Handler]:
-    def register(handler: Callable[[Caller, P], Awaitable[Any]]) -> Handler:
-        METHODS[name] = (params, handler)
-        return handler
-
-    return register
 
 
 async def perform(caller: Caller, call: Call) -> Any:
@@ -185,30 +156,6 @@ async def perform(caller: Caller, call: Call) -> Any:
     return await handler(caller, read_params(call.params or {}, params))
 
 
-def read_params(given: Mapping[str, Any], params: type[P]) -> P:
-    """Raises `ReplyError` with `invalid`, and the parameter at fault in its details."""
-    try:
-        return msgspec.convert(given, params)
-    except msgspec.ValidationError as error:
-        raise invalid(**_reason(str(error))) from None
-
-
-def _reason(message: str) -> dict[str, str]:
-    """`Expected `int`, got `str` - at `$.project`` → `{"project": "expected `int`, got `str`"}`."""
-    missing = re.search(r"missing required field `(\w+)`", message)
-    place = re.search(r" - at `(?:key in )?\$\.?(\w*)([^`]*)`$", message)
-    if place is None or not place[1]:
-        return {missing[1]: "required"} if missing else {"params": message}
-    text = message[: place.start()]
-    where = f" at {place[1]}{place[2]}" if place[2] else ""
-    return {place[1]: text[0].lower() + text[1:] + where}
-
-
-def _participation(node: Node, part: Participation) -> JsonObject:
-    site = site_object(part.site, online=node.presence.is_online(part.site.id))
-    return participation_object(part.participant, site, project_object(part.project))
-
-
 @method("projects.create", CreateProject)
 async def _create_project(caller: Caller, params: CreateProject) -> JsonObject:
     tasks = msgspec.to_builtins(params.tasks)
@@ -219,15 +166,23 @@ async def _create_project(caller: Caller, params: CreateProject) -> JsonObject:
         name=params.name,
         description=params.description,
         tasks=tasks,
+        join_policy=params.join_policy,
     )
     return project_object(project)
 
 
 @method("projects.join", JoinProject)
 async def _join_project(caller: Caller, params: JoinProject) -> JsonObject:
-    if (params.name is None) == (params.project is None):
-        raise invalid(name="required: the project's name, or its id in `project`, one of the two")
-    part = await projects.join(
+    if sum(given is not None for given in (params.name, params.project, params.code)) != 1:
+        raise invalid(
+            name="required: the project's name, or an invitation's `code`, or an id in `project`, one of them"
+        )
+    if params.code is not None:
+        part = await admission.redeem(
+            caller.node, caller.principal, caller.site.id, code=params.code, notes=params.notes
+        )
+        return shown_participation(caller.node, part)
+    part = await admission.join(
         caller.node,
         caller.principal,
         caller.site.id,
@@ -235,26 +190,26 @@ async def _join_project(caller: Caller, params: JoinProject) -> JsonObject:
         name=params.name,
         notes=params.notes,
     )
-    return _participation(caller.node, part)
+    return shown_participation(caller.node, part)
 
 
 @method("projects.leave", OfProject)
 async def _leave_project(caller: Caller, params: OfProject) -> JsonObject:
-    await projects.leave(caller.node, caller.principal, caller.site.id, params.project)
+    await membership.leave(caller.node, caller.principal, caller.site.id, params.project)
     return {}
 
 
 @method("projects.list", Nothing)
 async def _list_projects(caller: Caller, params: Nothing) -> list[JsonObject]:
     parts = await projects.participations(caller.node, caller.principal, caller.site.id)
-    return [_participation(caller.node, part) for part in parts]
+    return [shown_participation(caller.node, part) for part in parts]
 
 
 @method("projects.participants", OfProject)
 async def _list_participants(caller: Caller, params: OfProject) -> list[JsonObject]:
     parts = await projects.members(caller.node, caller.principal, params.project)
     online = caller.node.presence.is_online
-    return [_participation(caller.node, part) | {"online": online(part.site.id)} for part in parts]
+    return [shown_participation(caller.node, part) | {"online": online(part.site.id)} for part in parts]
 
 
 @method("runs.start", StartRuns)
@@ -375,3 +330,6 @@ async def _put_keys(caller: Caller, params: PutKeys) -> JsonObject:
 async def _get_keys(caller: Caller, params: OfProject) -> JsonObject:
     keys: JsonObject = dict(await sites.get_keys(caller.node, caller.principal, params.project))
     return keys
+
+
+METHODS |= member_calls.METHODS

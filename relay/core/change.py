@@ -74,7 +74,6 @@ def own_event(
     subject_id: int | None = None,
     run: int | None = None,
     batch: int | None = None,
-    reason: str | None = None,
 ) -> Draft:
     """An event of the relay's own: from nobody, with a fresh id."""
     return Draft(
@@ -85,5 +84,4 @@ def own_event(
         subject_id=subject_id,
         run=run,
         batch=batch,
-        reason=reason,
     )

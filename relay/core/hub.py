@@ -17,7 +17,7 @@ import asyncio
 import json
 from collections import deque
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Protocol
 
@@ -101,6 +101,7 @@ class Watcher(Protocol):
     """Told by a hub what concerns more than one project."""
 
     def member_joined(self, hub: Hub, member: Member) -> None: ...
+    def member_changed(self, hub: Hub, member: Member) -> None: ...
     def member_left(self, hub: Hub, member: Member, reason: str) -> None: ...
     def wants_receipt(self, hub: Hub, entry: Entry) -> None: ...
 
@@ -219,6 +220,9 @@ class Hub:
         for site_id, member in self.members.items():
             if site_id not in before:
                 self._watcher.member_joined(self, member)
+            elif before[site_id].role is not member.role:
+                self._change(member)
+                self._watcher.member_changed(self, member)
 
     def _apply(self, burst: Burst) -> None:
         self.head = burst.last
@@ -235,6 +239,7 @@ class Hub:
             self._watcher.member_joined(self, joined)
         if entry.draft.kind is Kind.PARTICIPANT:
             self._drop_if_left(entry)
+            self._hand_over_if_transferred(entry)
         elif entry.draft.kind is Kind.PROJECT:
             self._close_if_deleted(entry)
 
@@ -264,7 +269,25 @@ class Hub:
         member = self.members.get(entry.draft.subject_id or 0)
         if change["change"] == "left" and member is not None and member.participant_id == change["participant"]:
             del self.members[member.site_id]
-            self._watcher.member_left(self, member, entry.draft.reason or "left")
+            self._watcher.member_left(self, member, change.get("reason", "left"))
+
+    def _hand_over_if_transferred(self, entry: Entry) -> None:
+        """Everybody is shown the entry as what it was; what comes after it, as what it is now."""
+        change = _read(entry.draft)
+        heir, former = self.members.get(entry.draft.subject_id or 0), self.by_uid(change.get("former", ""))
+        if change["change"] != "transferred" or heir is None or former is None or heir.role is Role.COORDINATOR:
+            return
+        self._change(replace(former, role=Role.PARTICIPANT))
+        self._change(replace(heir, role=Role.COORDINATOR, joined=0))
+        for site_id in (former.site_id, heir.site_id):
+            self._watcher.member_changed(self, self.members[site_id])
+
+    def _change(self, member: Member) -> None:
+        """A member has another role: whoever follows the project for it goes on where it is, as what it is now."""
+        self.members[member.site_id] = member
+        for lane in self.lanes:
+            if lane.member.site_id == member.site_id:
+                lane.member = member
 
     def _close_if_deleted(self, entry: Entry) -> None:
         if _read(entry.draft).get("change") == "deleted":

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from relay.core import audit
+from relay.core.audit_chain import Deed
 from relay.core.model import Holding, Project
 from relay.core.ports import Store, Tx
 from relay.protocol.errors import unknown_project
@@ -52,7 +54,7 @@ async def _journal(tx: Tx, holding: Holding, project: Project) -> Journal:
     )
 
 
-async def keep(store: Store, project_id: int, *, age_s: int | None, bytes_: int | None) -> None:
+async def keep(store: Store, project_id: int, *, age_s: int | None, bytes_: int | None, now_us: int) -> None:
     """Give a journal limits of its own: 0 for none, None for those of the relay's settings.
 
     Raises:
@@ -61,3 +63,4 @@ async def keep(store: Store, project_id: int, *, age_s: int | None, bytes_: int 
     async with store.transaction() as tx:
         if not await tx.retention.set_limits(project_id, age_s=age_s, bytes_=bytes_):
             raise unknown_project()
+        await audit.record(tx, now_us, Deed.JOURNAL_KEEP, None, f"project:{project_id}", age_s=age_s, bytes=bytes_)

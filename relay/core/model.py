@@ -39,9 +39,18 @@ class Kind(StrEnum):
     PROJECT = "project"
     BATCH = "batch"
     FILE = "file"
+    REQUEST = "request"
 
 
 PUBLISHABLE = frozenset({Kind.COMMAND, Kind.UPDATE, Kind.PROGRESS, Kind.LOG, Kind.KEY, Kind.MESSAGE})
+
+
+class JoinPolicy(StrEnum):
+    """Who gets into a project; see `relay.core.admission`."""
+
+    OPEN = "open"
+    INVITATION = "invitation"
+    APPROVAL = "approval"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -134,6 +143,7 @@ class Project:
     agent_log: list[Any]
     created_us: int
     updated_us: int
+    join_policy: JoinPolicy = JoinPolicy.OPEN
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -290,7 +300,6 @@ class Draft:
         subject_id: the site that one of the relay's own events is about.
         data: JSON, as bytes; or None, and `payload` holds the bytes of a binary event.
         origin: the session that published it, which is not shown its own event live. Not stored.
-        reason: why a member left: what its `unsubscribed` says. Not stored.
         blob: the blob that it refers to. Stored beside it: whom it is for may read that.
     """
 
@@ -306,7 +315,6 @@ class Draft:
     payload: bytes | None = field(default=None, repr=False)
     receipts: bool = False
     origin: str | None = None
-    reason: str | None = None
     blob: str | None = None
 
 

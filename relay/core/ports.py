@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
+from relay.core.admission_ports import Admission, Invitations
 from relay.core.audit_chain import ChainHead, ChainLink, Note, Record
 from relay.core.model import (
     Aged,
@@ -21,6 +22,7 @@ from relay.core.model import (
     Group,
     Holder,
     Holding,
+    JoinPolicy,
     JsonObject,
     NewFile,
     Participant,
@@ -235,12 +237,20 @@ class Projects(Protocol):
     async def ids_visible_to(self, user_id: int) -> list[int]: ...
     async def many(self, project_ids: Sequence[int]) -> dict[int, Project]: ...
     async def create(
-        self, *, name: str, description: str, site_id: int, tasks: list[JsonObject], now_us: int
+        self,
+        *,
+        name: str,
+        description: str,
+        site_id: int,
+        tasks: list[JsonObject],
+        now_us: int,
+        join_policy: JoinPolicy = JoinPolicy.OPEN,
     ) -> Project: ...
     async def update(self, project: Project) -> None:
         """Store everything of it but id and times of creation."""
 
     async def set_batch(self, project_id: int, batch: int, now_us: int) -> None: ...
+    async def set_coordinator(self, project_id: int, site_id: int, now_us: int) -> None: ...
     async def delete(self, project_id: int) -> None: ...
 
 
@@ -259,6 +269,9 @@ class Participants(Protocol):
         self, *, project_id: int, site_id: int, role: Role, notes: str, joined: int, now_us: int
     ) -> Participant: ...
     async def set_notes(self, participant_id: int, notes: str, now_us: int) -> None: ...
+    async def set_role(self, participant_id: int, role: Role, *, joined: int, now_us: int) -> None:
+        """Its runs have the new role, too."""
+
     async def delete(self, participant_id: int) -> None: ...
 
 
@@ -406,6 +419,10 @@ class Tx(Protocol):
     def projects(self) -> Projects: ...
     @property
     def participants(self) -> Participants: ...
+    @property
+    def invitations(self) -> Invitations: ...
+    @property
+    def admission(self) -> Admission: ...
     @property
     def runs(self) -> Runs: ...
     @property

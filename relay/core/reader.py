@@ -52,7 +52,8 @@ class Reader:
     @property
     def is_member(self) -> bool:
         """Whether the site still takes part; a reader of one that does not shows nothing more."""
-        return self.hub.members.get(self.member.site_id) is self.member
+        member = self.hub.members.get(self.member.site_id)
+        return member is not None and member.participant_id == self.member.participant_id
 
     def end(self) -> None:
         """The relay stops, or the caller's credentials are no longer good: let go of whoever waits."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from relay.core import access, projects
+from relay.core import access, membership, projects
 from relay.core.access import Action, Principal
 from relay.core.audit_chain import Deed
 from relay.core.model import Role, Site
@@ -98,7 +98,7 @@ async def delete(node: Node, principal: Principal, site_id: int) -> None:
                 change.note(Deed.PROJECT_DELETE, principal, f"project:{part.project_id}")
                 await projects.wipe(change, part.project_id)
             else:
-                await projects.drop(change, principal, part, "removed")
+                await membership.drop(change, principal, part)
         if site is None:
             raise unknown_site()
         await change.tx.sites.delete(site_id)

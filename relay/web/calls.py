@@ -16,7 +16,7 @@ from starlette.routing import BaseRoute, Route
 
 from relay.core import calls
 from relay.core.access import Right
-from relay.core.calls import Caller
+from relay.core.methods import Caller
 from relay.core.node import Node
 from relay.core.welcome import standing
 from relay.protocol.envelope import Call, Hello

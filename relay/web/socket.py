@@ -24,7 +24,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from relay import metrics
 from relay.core import access, calls, messaging
 from relay.core.access import Right
-from relay.core.calls import Caller
+from relay.core.methods import Caller
 from relay.core.node import Node
 from relay.core.session import Identity, Session
 from relay.core.welcome import welcome

@@ -15,6 +15,10 @@ from tests.client.fake import QUICK, TIMEOUT_S, FakeRelay, Frame, Peer, event
 
 REPEATED: list[tuple[str, Callable[[Site], Any], object]] = [
     ("projects.list", lambda site: site.projects.list(), []),
+    ("projects.get", lambda site: site.projects.get(12), {}),
+    ("invitations.list", lambda site: site.invitations.list(12), []),
+    ("requests.list", lambda site: site.requests.list(12), []),
+    ("members.barred", lambda site: site.members.barred(12), []),
     ("projects.participants", lambda site: site.projects.participants(12), []),
     ("runs.list", lambda site: site.runs.list(12), []),
     ("progress.get", lambda site: site.progress(12, 1), []),
@@ -28,11 +32,31 @@ CHANGES: list[tuple[str, Callable[[Site], Any]]] = [
     ("projects.create", lambda site: site.projects.create("name")),
     ("projects.join", lambda site: site.projects.join("name")),
     ("projects.leave", lambda site: site.projects.leave(12)),
+    ("projects.update", lambda site: site.projects.update(12, name="n")),
+    ("projects.transfer", lambda site: site.projects.transfer(12, "u")),
+    ("invitations.create", lambda site: site.invitations.create(12)),
+    ("invitations.revoke", lambda site: site.invitations.revoke(12, 3)),
+    ("requests.approve", lambda site: site.requests.approve(12, "u")),
+    ("requests.reject", lambda site: site.requests.reject(12, "u")),
+    ("members.remove", lambda site: site.members.remove(12, "u")),
+    ("members.unbar", lambda site: site.members.unbar(12, "u")),
     ("runs.start", lambda site: site.runs.start(12)),
     ("runs.stop", lambda site: site.runs.stop(run=1)),
     ("runs.restart", lambda site: site.runs.restart(project=12, batch=1)),
     ("runs.status", lambda site: site.runs.status(1, "Running")),
 ]
+
+
+NOTHING = {
+    "projects.leave",
+    "projects.transfer",
+    "keys.put",
+    "invitations.revoke",
+    "requests.reject",
+    "members.remove",
+    "members.unbar",
+}
+"""Methods whose result says nothing."""
 
 
 # Frames and answers
@@ -162,7 +186,28 @@ async def answer(peer: Peer, calling: asyncio.Task[Any], result: Any) -> tuple[F
         (lambda s: s.projects.create("n"), "projects.create", {"name": "n", "description": "", "tasks": []}),
         (lambda s: s.projects.join("n"), "projects.join", {"name": "n", "notes": ""}),
         (lambda s: s.projects.join(12, notes="x"), "projects.join", {"project": 12, "notes": "x"}),
+        (lambda s: s.projects.join(code="sfi_c"), "projects.join", {"code": "sfi_c", "notes": ""}),
         (lambda s: s.projects.leave(12), "projects.leave", {"project": 12}),
+        (lambda s: s.projects.get(12), "projects.get", {"project": 12}),
+        (
+            lambda s: s.projects.update(12, tasks=({"seq": 1},), join_policy="approval"),
+            "projects.update",
+            {"project": 12, "tasks": [{"seq": 1}], "join_policy": "approval"},
+        ),
+        (lambda s: s.projects.transfer(12, "u"), "projects.transfer", {"project": 12, "site": "u"}),
+        (
+            lambda s: s.invitations.create(12, label="l", expires_in=60),
+            "invitations.create",
+            {"project": 12, "label": "l", "expires_in": 60},
+        ),
+        (lambda s: s.invitations.list(12), "invitations.list", {"project": 12}),
+        (lambda s: s.invitations.revoke(12, 3), "invitations.revoke", {"project": 12, "invitation": 3}),
+        (lambda s: s.requests.list(12), "requests.list", {"project": 12}),
+        (lambda s: s.requests.approve(12, "u"), "requests.approve", {"project": 12, "site": "u"}),
+        (lambda s: s.requests.reject(12, "u"), "requests.reject", {"project": 12, "site": "u"}),
+        (lambda s: s.members.remove(12, "u"), "members.remove", {"project": 12, "site": "u"}),
+        (lambda s: s.members.barred(12), "members.barred", {"project": 12}),
+        (lambda s: s.members.unbar(12, "u"), "members.unbar", {"project": 12, "site": "u"}),
         (lambda s: s.projects.list(), "projects.list", {}),
         (lambda s: s.projects.participants(12), "projects.participants", {"project": 12}),
         (lambda s: s.runs.start(12), "runs.start", {"project": 12}),
@@ -195,7 +240,7 @@ async def test_each_method_sends_its_parameters_and_returns_the_result(
         result = {"the": "result"}
         sent, returned = await answer(fake.peers[0], asyncio.create_task(call(site)), result)
         assert sent == {"method": method, "params": params}
-        assert returned == (None if method in ("projects.leave", "keys.put") else result)
+        assert returned == (None if method in NOTHING else result)
 
 
 async def test_history_comes_as_events(fake: FakeRelay) -> None:

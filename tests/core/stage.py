@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,11 +22,16 @@ class Heard:
 
     joined: list[tuple[int, int]] = field(default_factory=list)
     left: list[tuple[int, str, int]] = field(default_factory=list)
+    changed: list[tuple[int, Role]] = field(default_factory=list)
     receipts: list[int | None] = field(default_factory=list)
 
     def member_joined(self, hub: Hub, member: Member) -> None:
         assert hub.members[member.site_id] is member
         self.joined.append((member.site_id, hub.head))
+
+    def member_changed(self, hub: Hub, member: Member) -> None:
+        assert hub.members[member.site_id] is member
+        self.changed.append((member.site_id, member.role))
 
     def member_left(self, hub: Hub, member: Member, reason: str) -> None:
         assert member.site_id not in hub.members
@@ -108,8 +113,15 @@ class Stage:
         return seat
 
     def membership(
-        self, change: str, site: Site, role: Role = Role.PARTICIPANT, *, participant: int, **fields: Any
+        self,
+        change: str,
+        site: Site,
+        role: Role = Role.PARTICIPANT,
+        *,
+        participant: int,
+        more: Mapping[str, str] | None = None,
+        **fields: Any,
     ) -> Draft:
-        """The relay's own event of a site that joined or left."""
-        data = {"site": site.uid, "participant": participant, "role": role.display, "change": change}
+        """The relay's own event of a site that joined, left or was handed the coordination."""
+        data = {"site": site.uid, "participant": participant, "role": role.display, "change": change} | dict(more or {})
         return draft(json.dumps(data), kind=Kind.PARTICIPANT, subject_id=site.id, **fields)

@@ -270,7 +270,7 @@ async def test_who_leaves_is_shown_it_and_then_is_no_member(stage: Stage) -> Non
     seat = stage.connect(site)
     everybody = frozenset({site.id})
     await stage.publish(
-        stage.membership("left", site, participant=part.id, audience=everybody, reason="removed"), draft()
+        stage.membership("left", site, participant=part.id, audience=everybody, more={"reason": "removed"}), draft()
     )
     assert stage.heard.left == [(site.id, "removed", 1)]
     assert seat.events[0] == 1
@@ -286,6 +286,22 @@ async def test_who_leaves_and_comes_back_is_a_member_anew(stage: Stage) -> None:
     await stage.publish(stage.membership("left", site, participant=part.id))
     assert stage.member(site).participant_id == 900, "that was another participation, long gone"
     assert stage.heard.left == [(site.id, "left", 1)]
+
+
+async def test_who_hands_over_and_who_is_handed_over_to_go_on_as_what_they_are_now(stage: Stage) -> None:
+    heir, former, part = stage.participants[0], stage.coordinator, stage.team.participants[0]
+    of_heir, of_former = stage.connect(heir), stage.connect(former)
+    between = frozenset({stage.participants[1].id})
+    handed = stage.membership("transferred", heir, Role.COORDINATOR, participant=part.id, more={"former": former.uid})
+    await stage.publish(draft(audience=between), handed, draft(audience=between))
+    assert of_heir.events == [2, 3]
+    assert of_former.events == [1, 2]
+    assert (stage.member(heir).role, stage.member(heir).joined) == (Role.COORDINATOR, 0)
+    assert stage.member(former).role is Role.PARTICIPANT
+    assert stage.hub.coordinator() is stage.member(heir)
+    assert stage.heard.changed == [(former.id, Role.PARTICIPANT), (heir.id, Role.COORDINATOR)]
+    await stage.publish(handed)
+    assert len(stage.heard.changed) == 2, "it is so already"
 
 
 async def test_a_deleted_project_has_no_members_and_nobody_looks_for_more(stage: Stage, clock: Clock) -> None:

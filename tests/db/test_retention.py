@@ -171,7 +171,7 @@ async def test_a_journal_has_limits_of_its_own(node: Node, world: World, team: T
     other = await world.project(sites[1], [sites[0]])
     await world.append(other.project.id, *(draft() for _ in range(10)))
     await acknowledge(world.store, team, 1000, 400, 1000)
-    await journals.keep(world.store, team.project.id, age_s=1, bytes_=None)
+    await journals.keep(world.store, team.project.id, age_s=1, bytes_=None, now_us=NOW_US)
     assert await Trimmer(node, RetentionLimits()).trim() is True
     mine, others = await journals.overview(world.store)
     assert (mine.holding.oldest, mine.events, mine.bytes, mine.slowest, mine.behind) == (
@@ -182,8 +182,8 @@ async def test_a_journal_has_limits_of_its_own(node: Node, world: World, team: T
         600,
     )
     assert (others.holding.oldest, others.events, others.behind) == (1, 10, 10)
-    await journals.keep(world.store, team.project.id, age_s=None, bytes_=None)
+    await journals.keep(world.store, team.project.id, age_s=None, bytes_=None, now_us=NOW_US)
     assert await Trimmer(node, RetentionLimits()).trim() is False
     with pytest.raises(ReplyError) as refused:
-        await journals.keep(world.store, 404, age_s=1, bytes_=None)
+        await journals.keep(world.store, 404, age_s=1, bytes_=None, now_us=NOW_US)
     assert refused.value.code is ErrorCode.UNKNOWN_PROJECT

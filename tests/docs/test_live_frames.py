@@ -149,6 +149,36 @@ async def assert_refusals_of_runs(team: Team, run: int) -> None:
     assert [error["code"] for error in refused] == ["conflict", "forbidden", "conflict", "unknown_run"]
 
 
+async def who_takes_part(realm: RecordingRealm) -> None:
+    team = await realm.team()
+    name = unique("closed")
+    project = (await team.co.call("projects.create", name=name, tasks=[], join_policy="invitation"))["id"]
+    unused = await team.co.call("invitations.create", project=project, label="for nobody")
+    await team.co.call("invitations.revoke", project=project, invitation=unused["id"])
+    code = (await team.co.call("invitations.create", project=project, expires_in=600))["code"]
+    await team.pa.call("projects.join", code=code)
+    assert {one["state"] for one in await team.co.call("invitations.list", project=project)} == {"revoked", "used"}
+    pa = team.participant.uid
+    await team.co.call("members.remove", project=project, site=pa)
+    await team.pa.expect("unsubscribed", reason="removed")
+    assert await team.co.call("members.barred", project=project)
+    await team.co.call("members.unbar", project=project, site=pa)
+    await team.co.call("projects.update", project=project, join_policy="approval")
+    for method in ("requests.reject", "requests.approve"):
+        if method == "requests.approve":
+            asking, site = await realm.session(other := await realm.site()), other.uid
+        else:
+            asking, site = team.pa, pa
+        assert (await asking.refused("projects.join", name=name))["code"] == "unknown_project"
+        await team.co.expect("event", kind="request", data={"change": "asked", "site": site})
+        assert await team.co.call("requests.list", project=project)
+        await team.co.call(method, project=project, site=site)
+    await team.co.expect("event", kind="request", data={"change": "rejected"})
+    await team.co.call("projects.transfer", project=project, site=other.uid)
+    await asking.expect("event", kind="participant", data={"change": "transferred"})
+    assert (await asking.call("projects.get", project=project))["join_policy"] == "approval"
+
+
 async def refusals(realm: RecordingRealm) -> None:
     team = await realm.team()
     assert (await team.co.refused("projects.create", name=team.name, tasks=[]))["code"] == "exists"
@@ -208,6 +238,7 @@ async def test_a_relay_sends_and_answers_what_is_described(own_relay: RelayProce
         realm.recorder = recorder
         await events_receipts_and_membership(realm)
         await a_batch(realm)
+        await who_takes_part(realm)
         await refusals(realm)
         await without_a_websocket(realm)
         await a_new_token_and_a_goodbye(realm, own_relay)

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from db.store import Store
-from relay.core import batches, projects, runs
+from relay.core import admission, batches, membership, runs
 from relay.core.access import Principal
 from relay.core.batches import Batch
 from relay.core.model import Role, Run, Site
@@ -204,9 +204,9 @@ class Walk:
         project_id = self.team.project.id
         part = next((one for one in before.members if one.site_id == site.id), None)
         if part is None:
-            await projects.join(self.node, self.everybody, site.id, project_id=project_id, name=None, notes="")
+            await admission.join(self.node, self.everybody, site.id, project_id=project_id, name=None, notes="")
         else:
-            await projects.remove(self.node, self.everybody, part.id)
+            await membership.end(self.node, self.everybody, part.id)
         return replace(before.picture, seats=(await self.found()).picture.seats)
 
     async def end(self) -> None:

@@ -70,7 +70,7 @@ class FakeJournal:
                 if key in state.offsets:
                     raise AlreadyThere(draft.id)
                 state.offsets[key] = entry.offset
-            stored = replace(entry, draft=replace(draft, origin=None, reason=None))
+            stored = replace(entry, draft=replace(draft, origin=None))
             state.entries[project_id] += (stored,)
             state.bounds[project_id] = replace(bounds, head=entry.offset)
 

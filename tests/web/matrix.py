@@ -57,6 +57,7 @@ class Row:
         call: the method, for `calls/{method}/`.
         shows: a field of the target's, and of the entries that are found: it is there, or not.
         ended: the batches have ended before.
+        policy: the projects' join policy.
         compared: what is foreign answers as what is absent. Not if the answer is new each time, or tells on
             purpose that there is a project (a name is an invitation).
         spoils: what comes after it would find things changed.
@@ -75,6 +76,7 @@ class Row:
     content: bytes | None = None
     shows: tuple[str, str] | None = None
     ended: bool = False
+    policy: str = "open"
     compared: bool = True
     spoils: bool = False
 
@@ -195,12 +197,18 @@ def of_run(target: Target) -> dict[str, Any]:
     return {"run": target.run}
 
 
+def of_site(target: Target) -> dict[str, Any]:
+    return {"project": target.project, "site": target.uid}
+
+
 def call(method: str, params: Body, **options: Any) -> Row:
     """A method of `call`. It is asked for a site, and an operator's has no rights in projects of others."""
     return row("POST calls/{method}/", call=method, body=params, **options)
 
 
 UNKNOWN = "401 404 404 404 404"
+MANAGED = {"project": "401 404 403 200 404", "foreign": UNKNOWN}
+"""What the coordinator alone may, of those who take part."""
 MEMBERS = {"project": "401 404 200 200 404", "foreign": UNKNOWN}
 OWN_RUN = {
     "coordinators": "401 404 404 200 404",
@@ -391,6 +399,78 @@ MATRIX = [
         spoils=True,
         project="401 200 409 409 200",
         foreign="401 200 200 200 200",
+    ),
+    *(
+        one
+        for policy in ("invitation", "approval")
+        for one in (
+            call(
+                "projects.join",
+                lambda target: {"name": target.name},
+                policy=policy,
+                spoils=True,
+                project="401 404 409 409 404",
+                foreign=UNKNOWN,
+            ),
+            row(
+                "POST projects/",
+                body=lambda target: project_body(target) | {"site": "{own_site}"},
+                policy=policy,
+                compared=False,
+                spoils=True,
+                project="403 403 201 201 201",
+                foreign="403 403 403 403 201",
+            ),
+            row(
+                "POST project-participants/",
+                body=lambda target: {"site": "{own_site}", "project": target.project, "role": "PA", "notes": "new"},
+                policy=policy,
+                spoils=True,
+                project="403 400 400 400 201",
+                foreign="403 400 400 400 201",
+            ),
+        )
+    ),
+    call("projects.join", lambda _: {"code": "sfi_never-a-code"}, **same(UNKNOWN)),
+    call("projects.get", of_project, **MEMBERS),
+    call(
+        "projects.update",
+        lambda target: {"project": target.project, "description": "new", "join_policy": "approval"},
+        spoils=True,
+        **MANAGED,
+    ),
+    *(
+        call(
+            method,
+            of_site,
+            ended=True,
+            spoils=True,
+            coordinators="401 404 403 409 404",
+            own="401 404 403 200 404",
+            fellow="401 404 403 200 404",
+            foreign=UNKNOWN,
+        )
+        for method in ("projects.transfer", "members.remove")
+    ),
+    *(
+        call(
+            method,
+            of_site,
+            own="401 404 403 404 404",
+            fellow="401 404 403 404 404",
+            foreign=UNKNOWN,
+        )
+        for method in ("members.unbar", "requests.approve", "requests.reject")
+    ),
+    call("members.barred", of_project, **MANAGED),
+    call("requests.list", of_project, **MANAGED),
+    call("invitations.create", of_project, **MANAGED),
+    call("invitations.list", of_project, **MANAGED),
+    call(
+        "invitations.revoke",
+        lambda target: {"project": target.project, "invitation": 10**15},
+        project="401 404 403 400 404",
+        foreign=UNKNOWN,
     ),
     call("projects.leave", of_project, spoils=True, project="401 404 200 409 404", foreign=UNKNOWN),
     call("projects.list", lambda _: {}, **same("401 200 200 200 200")),

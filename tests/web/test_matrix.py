@@ -80,12 +80,13 @@ class World:
         self.http = http
         self.users = users
         self._accounts = {name: Account(name=name, password=f"password of {name}") for name in USERS}
-        self._stages: dict[bool, Stage] = {}
+        self._stages: dict[tuple[bool, str], Stage] = {}
 
-    async def stage(self, *, ended: bool) -> Stage:
-        if ended not in self._stages:
-            self._stages[ended] = await self._set_up(ended=ended)
-        return self._stages[ended]
+    async def stage(self, row: Row) -> Stage:
+        key = (row.ended, row.policy)
+        if key not in self._stages:
+            self._stages[key] = await self._set_up(*key)
+        return self._stages[key]
 
     def used_up(self) -> None:
         self._stages.clear()
@@ -112,14 +113,14 @@ class World:
         assert response.is_success, (method, path, response.text)
         return response.json() if response.headers.get("content-type") == "application/json" else None
 
-    async def _set_up(self, *, ended: bool) -> Stage:
+    async def _set_up(self, ended: bool, policy: str) -> Stage:
         sites = {name: await self._site(name) for name in USERS}
         group = await self.made("operator", "POST", "groups/", body={"name": fresh("group")})
         spare = await self.made("operator", "POST", "users/", body={"username": fresh("spare")})
         ids = {"group": _number_in(group["url"]), "user": _number_in(spare["url"])}
         targets = {
-            **await self._project("coordinator", ["participant", "fellow"], sites, ids, ended=ended),
-            **await self._project("stranger", [], sites, ids, ended=ended),
+            **await self._project("coordinator", ["participant", "fellow"], sites, ids, ended, policy),
+            **await self._project("stranger", [], sites, ids, ended, policy),
         }
         blocks = {"coordinators": "coordinator", "own": "participant", "fellow": "fellow", "foreign": "stranger"}
         found = {block: targets[name] for block, name in blocks.items()}
@@ -131,7 +132,13 @@ class World:
         return made["id"], uid
 
     async def _project(
-        self, lead: str, others: list[str], sites: Mapping[str, tuple[int, str]], ids: Mapping[str, int], *, ended: bool
+        self,
+        lead: str,
+        others: list[str],
+        sites: Mapping[str, tuple[int, str]],
+        ids: Mapping[str, int],
+        ended: bool,
+        policy: str,
     ) -> dict[str, Target]:
         """A project with a batch, a file of each run, and a binary event; the target of each of its users."""
         name = fresh("project")
@@ -152,6 +159,9 @@ class World:
         if ended:
             done = {"status": 8, "update_all": True}
             await self.made(lead, "PUT", f"runs/{by_uid[sites[lead][1]]}/status/", body=done)
+        if policy != "open":
+            changed = {"project": project, "join_policy": policy}
+            await self.made(lead, "POST", "calls/projects.update/", body=changed, uid=sites[lead][1])
         part_of = {part["site"]["id"]: part["id"] for part in parts}
         return {
             user: Target(
@@ -276,7 +286,7 @@ async def test_every_cell(tmp_path: Path, database_url: str) -> None:
         for row in MATRIX:
             for block, expected in row.cells.items():
                 for caller, wanted in zip(CALLERS, expected.split(), strict=True):
-                    stage = await world.stage(ended=row.ended)
+                    stage = await world.stage(row)
                     target = stage.targets[block]
                     response = await ask(world, row, caller, stage, target)
                     if (found := cell(row, target, response)) != wanted:
@@ -295,7 +305,7 @@ async def test_what_is_foreign_answers_as_what_does_not_exist(tmp_path: Path, da
             for caller, block in (
                 (caller, block) for caller in HIDDEN for block in row.cells if block in HIDDEN[caller]
             ):
-                stage = await world.stage(ended=row.ended)
+                stage = await world.stage(row)
                 target, absent = stage.targets[block], stage.absent(caller, block)
                 foreign = told(await ask(world, row, caller, stage, target), target)
                 nothing = told(await ask(world, row, caller, stage, absent), absent)

@@ -51,6 +51,8 @@ async def rest_statuses(realm: Realm, team: Team, headers: dict[str, str]) -> di
         "publish": ("POST", f"{project}/events/", {"json": event()}),
         "ack": ("POST", f"{project}/ack/", {"json": {"offset": 1}}),
         "list": ("POST", f"{API}/calls/projects.list/", {"json": {}}),
+        "members": ("POST", f"{API}/calls/members.barred/", {"json": {"project": team.project}}),
+        "invite": ("POST", f"{API}/calls/invitations.create/", {"json": {"project": team.project}}),
         "create": ("POST", f"{API}/calls/projects.create/", {"json": name}),
         "upload": ("POST", f"{API}/blobs/", {"headers": upload}),
         "metrics": ("GET", "/metrics", {}),
@@ -71,9 +73,9 @@ async def rest_statuses(realm: Realm, team: Team, headers: dict[str, str]) -> di
 SAID = {
     ("connect", "publish"): {"metrics"},
     ("connect",): {"publish", "upload", "metrics"},
-    ("publish",): {"hello", "poll", "ack", "list", "create", "metrics", "stream"},
-    ("read-only",): {"publish", "ack", "create", "upload", "metrics"},
-    ("metrics",): {"hello", "poll", "publish", "ack", "list", "create", "upload", "stream"},
+    ("publish",): {"hello", "poll", "ack", "list", "members", "invite", "create", "metrics", "stream"},
+    ("read-only",): {"publish", "ack", "invite", "create", "upload", "metrics"},
+    ("metrics",): {"hello", "poll", "publish", "ack", "list", "members", "invite", "create", "upload", "stream"},
 }
 """Scopes → the doors that are closed to them; all others are open."""
 

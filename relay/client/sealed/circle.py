@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from typing import Any
 
 import msgspec
 
 from relay.client.errors import ProtocolViolation, RelayError
 from relay.client.methods import Call
-from relay.client.sealed.errors import NoKey
+from relay.client.sealed.errors import CoordinatorChanged, NoKey, Untrusted
 from relay.client.sealed.identity import ANNOUNCED_AS, PublicKeys, read_announcement
 from relay.client.sealed.trust import Trust
 from relay.protocol.errors import ErrorCode
@@ -121,7 +122,7 @@ class Circles:
         except msgspec.ValidationError as error:
             raise ProtocolViolation(f"the relay sent members that cannot be read: {error}") from error
         if circle.coordinator is not None:
-            self._trust.accept_coordinator(project, circle.coordinator)
+            self._accept_coordinator(project, circle, circle.coordinator)
         if circle.announced(self._me) != self._announcement:  # a backup was restored, say
             try:
                 await self.announce(self._me, self._announcement)
@@ -129,3 +130,14 @@ class Circles:
                 if error.code is not ErrorCode.FORBIDDEN:  # which is for who may only read
                     raise
         return circle
+
+    def _accept_coordinator(self, project: int, circle: Circle, uid: str) -> None:
+        """Who it was stays it. The keys of another one are remembered, for a person to compare (`keys trust`)."""
+        try:
+            self._trust.accept_coordinator(project, uid)
+        except CoordinatorChanged:
+            announced = circle.announced(uid)
+            if announced is not None:
+                with suppress(Untrusted):
+                    self._trust.offer(uid, read_announcement(uid, announced)[-1])
+            raise

@@ -230,6 +230,11 @@ class Desk:
             )
         return known
 
+    def handed_on(self, project: int, site: str) -> None:
+        """This site has made another one the coordinator: it need not be told so by anybody."""
+        self._trust.trust_coordinator(project, site.lower())
+        self._circles.forget(project)
+
     # --- shown, and processed
 
     async def shown(self, event: Event) -> Event | None:

@@ -186,6 +186,11 @@ class Trust:
             )
         raise KeyChanged(uid, pinned.keys.fingerprint, shown.fingerprint)
 
+    def offer(self, uid: str, shown: PublicKeys) -> None:
+        """Remember keys that the relay shows, without trusting them, unless the site has others that are trusted."""
+        if self.site(uid) is None:
+            self._db.execute("INSERT OR REPLACE INTO offered VALUES (?, ?, ?)", (uid, shown.sign, shown.seal))
+
     def trust(self, uid: str, fingerprint: str) -> Pinned:
         """A person has compared the fingerprint: those keys, and no former ones, are the site's.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from relay.core import projects
+from relay.core import admission, invitations, membership, projects
 from relay.core.model import JsonObject, Project, Role, rfc3339
 from relay.core.objects import participation_object, project_object
 from relay.core.projects import Participation
@@ -59,16 +59,31 @@ async def listing(asked: Asked) -> Answer:
 
 
 async def create(asked: Asked) -> Answer:
-    """Make a project, or join the one of this name. The answer says again what was sent."""
+    """Make a project, or join the one of this name. The answer says again what was sent.
+
+    A name that begins as an invitation's code does is taken for one: so a controller that knows names only can join.
+    """
     given = fields.read(await asked.data(), _ECHOED, optional=frozenset(_ECHOED) - {"site"})
     if not {"name", "description", "tasks"} <= given.keys():
         raise bad([f"Encountered issue while creating project {given.get('name')}"])
     wanted = {name: given[name] for name in ("name", "description", "tasks")}
     try:
-        await projects.create_or_join(asked.node, asked.principal, given["site"], **wanted)
+        if given["name"].startswith(invitations.PREFIX):
+            await admission.redeem_again(asked.node, asked.principal, given["site"], code=given["name"])
+        else:
+            await admission.create_or_join(asked.node, asked.principal, given["site"], **wanted)
     except ReplyError as error:
-        raise _missing_site(error, given["site"]) from None
+        raise _not_made(error, given["site"]) from None
     return Answer(status=201, body=given)
+
+
+def _not_made(error: ReplyError, site_id: int) -> ReplyError | Refused:
+    match error.code:
+        case ErrorCode.FORBIDDEN:
+            return Refused(403, {"detail": error.message})
+        case ErrorCode.UNKNOWN_PROJECT:
+            return Refused(403, {"detail": "This invitation is not good, or not any more."})
+    return _missing_site(error, site_id)
 
 
 def _missing_site(error: ReplyError, site_id: int) -> ReplyError | Refused:
@@ -152,7 +167,7 @@ async def participants(asked: Asked) -> Answer:
 async def join(asked: Asked) -> Answer:
     given = fields.read(await asked.data(), _JOIN)
     try:
-        part = await projects.join(
+        part = await admission.join(
             asked.node,
             asked.principal,
             given["site"],
@@ -177,6 +192,8 @@ def _not_joined(error: ReplyError, given: JsonObject) -> ReplyError | Refused:
             return bad({"project": [missing_object(given["project"])]})
         case ErrorCode.EXISTS:
             return bad({"non_field_errors": ["The fields site, project must make a unique set."]})
+        case ErrorCode.FORBIDDEN:
+            return Refused(403, {"detail": error.message})
         case ErrorCode.CONFLICT:
             return bad({"role": ["The project has a coordinator."]})
     return error
@@ -207,7 +224,7 @@ async def _annotate(asked: Asked, optional: frozenset[str]) -> Answer:
 
 async def remove_participant(asked: Asked) -> Answer:
     part = await projects.participation(asked.node, asked.principal, asked.id())
-    await projects.remove(asked.node, asked.principal, part.participant.id)
+    await membership.end(asked.node, asked.principal, part.participant.id)
     return Answer(status=204)
 
 
