@@ -50,6 +50,7 @@ COMMANDS = (
     Command("check-config", "serving", "list the settings, what they are now, and what is wrong with them"),
     Command("doctor", "doctor", "look for what is wrong with the relay and around it, and say what mends it"),
     Command("version", "versions", "print the version", at_site=True),
+    Command("status", "statuses", "how a relay is: sites, projects and runs, as they change", at_site=True),
     Command("createsuperuser", "people", "make an operator, who sees and may change all"),
     Command("user", "people", "users, who own sites", "users"),
     Command("site", "sites", "sites: the hospitals and labs", "sites"),

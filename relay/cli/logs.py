@@ -11,7 +11,6 @@ import asyncio
 import json
 import logging
 import os
-import re
 import sys
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC
@@ -19,6 +18,7 @@ from typing import Any
 
 from relay.cli import at_site, words
 from relay.cli.at_site import Wrong
+from relay.cli.printed import escaped, printable
 from relay.client import ClientError, RelayError
 from relay.client.frames import Event
 from relay.client.onlooker import Onlooker, merged
@@ -148,15 +148,15 @@ class _Printer:
     def show(self, event: Event, writer: tuple[str, str], text: str | None) -> None:
         lines = _lines(event.data, event.payload) if text is None else text.splitlines()
         if self._as_json:
-            print(_escaped(json.dumps(_object(event, writer, lines), ensure_ascii=False)), flush=True)
+            print(escaped(json.dumps(_object(event, writer, lines), ensure_ascii=False)), flush=True)
             return
-        name = self._coloured(_printable(writer[1]))
+        name = self._coloured(printable(writer[1]))
         at = event.at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         begin = f"{self._styled(2, at)}  {name}  "
         if event.kind == "file":
-            begin += f"{self._styled(2, _printable(str(event.data.get('name'))))}  "
+            begin += f"{self._styled(2, printable(str(event.data.get('name'))))}  "
         for line in lines:
-            print(f"{begin}{_printable(line)}")
+            print(f"{begin}{printable(line.expandtabs(4))}")
         sys.stdout.flush()
 
     def _coloured(self, name: str) -> str:
@@ -205,14 +205,6 @@ def _word(value: Any) -> str:
 
 
 _MESSAGES = ("message", "msg", "text")
-
-
-def _printable(text: str) -> str:
-    return "".join(one if one.isprintable() or one == "\t" else "\ufffd" for one in text)
-
-
-def _escaped(text: str) -> str:
-    return re.sub("[\x7f-\x9f\u2028\u2029]", lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def guarded(command: words.Run, options: argparse.Namespace) -> int:

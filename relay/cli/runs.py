@@ -16,6 +16,7 @@ from typing import Any
 from relay import __version__
 from relay.cli import tables
 from relay.cli.named import project_named, run_numbered, user_named
+from relay.cli.printed import printable
 from relay.cli.run import fail, open_store, operating_user, settings_of
 from relay.cli.words import Run as Command
 from relay.cli.words import action, actions, between
@@ -175,7 +176,7 @@ def _change(options: argparse.Namespace, change: Change, verb: str, done: str) -
                 number = options.batch or await batches.open_number(tx, project.id) or project.batch
             if not number:
                 return fail(f"project {project.id} has had no batch yet")
-            what = f"batch {number} of project {project.id} ({tables.printable(project.name)})"
+            what = f"batch {number} of project {project.id} ({printable(project.name)})"
             if not options.yes and not _is_wanted(f"{verb} {what}?"):
                 return fail(f"nothing was {done}")
             async with _node(store, options) as node:

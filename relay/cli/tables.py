@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
+from relay.cli.printed import escaped, printable
 from relay.cli.words import between
 from relay.core.model import JsonObject
 
@@ -94,8 +95,7 @@ def print_table(table: Table) -> None:
 
 
 def print_json(value: Any, indent: int | None = 2) -> None:
-    text = json.dumps(value, ensure_ascii=False, indent=indent)
-    print(re.sub("[\x7f-\x9f\u2028\u2029]", lambda match: f"\\u{ord(match[0]):04x}", text), flush=True)
+    print(escaped(json.dumps(value, ensure_ascii=False, indent=indent)), flush=True)
 
 
 def plain(value: object) -> str:
@@ -109,10 +109,6 @@ def plain(value: object) -> str:
     text = printable(str(value))
     match = _TIME.fullmatch(text)
     return f"{match[1]}Z" if match else text
-
-
-def printable(text: str) -> str:
-    return "".join(one if one.isprintable() else "\ufffd" for one in text)
 
 
 def size(count: int) -> str:

@@ -15,6 +15,7 @@ from db.store import Store
 from relay.cli import tables
 from relay.cli.follow import bell
 from relay.cli.named import project_named
+from relay.cli.printed import printable
 from relay.cli.run import open_store
 from relay.cli.words import between, command
 from relay.core import frames
@@ -191,7 +192,7 @@ class _Tail:
 
     def _name(self, site_id: int, uid: str | None) -> str:
         site = self._sites.get(site_id)
-        return tables.printable(site.name if site is not None else uid or f"site {site_id}")
+        return printable(site.name if site is not None else uid or f"site {site_id}")
 
     def _uid(self, site_id: int) -> str:
         site = self._sites.get(site_id)
@@ -205,5 +206,5 @@ def _content(draft: Draft) -> str:
     data = draft.data or b"null"
     if data.startswith(b'{"sealed":'):
         return f"{tables.size(len(data))}, sealed"
-    text = tables.printable(data[: 4 * SHOWN].decode(errors="replace"))
+    text = printable(data[: 4 * SHOWN].decode(errors="replace"))
     return text if len(text) <= SHOWN and len(data) <= 4 * SHOWN else f"{text[:SHOWN]}… {tables.size(len(data))}"
