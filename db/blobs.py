@@ -52,6 +52,8 @@ CONTENTS_AFTER = """SELECT sha256, MAX(size) AS size FROM (
     SELECT sha256, size FROM blobs WHERE is_complete AND sha256 > :after
     UNION SELECT sha256, size FROM files WHERE sha256 > :after) AS contents
     GROUP BY sha256 ORDER BY sha256 LIMIT :limit"""
+TOTAL_BYTES = """SELECT COALESCE(SUM(CASE WHEN is_complete THEN size ELSE 0 END), 0) AS complete,
+    COALESCE(SUM(CASE WHEN is_complete THEN 0 ELSE size END), 0) AS unfinished FROM blobs"""
 UNFINISHED_AMONG = "SELECT id FROM blobs WHERE id {among} AND NOT is_complete"
 
 
@@ -136,6 +138,11 @@ class Blobs:
 
     async def unfinished_among(self, blob_ids: Sequence[str]) -> set[str]:
         return await self._among(UNFINISHED_AMONG, "id", blob_ids)
+
+    async def total_bytes(self) -> tuple[int, int]:
+        row = await self._db.fetch_one(TOTAL_BYTES)
+        assert row is not None
+        return int(row["complete"]), int(row["unfinished"])
 
     async def _among(self, sql: str, column: str, names: Sequence[str]) -> set[str]:
         sql = sql.format(among=among(self._db.dialect, "names", "TEXT"))

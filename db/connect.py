@@ -21,6 +21,7 @@ from db.connection import Connection, Dialect, Lease, Limits, Result
 from db.errors import named_errors
 from db.postgres import Postgres
 from db.sqlite import Sqlite
+from relay.core.ports import StorageLoad
 
 
 class Database:
@@ -92,6 +93,11 @@ class Database:
         version = rows[0]["data_version"]
         before, self._data_version = self._data_version, version
         return before is not None and before != version
+
+    @property
+    def load(self) -> StorageLoad:
+        """How busy the connections are now."""
+        return self._backend.load
 
     @property
     def files(self) -> tuple[Path, ...]:

@@ -14,6 +14,7 @@ from databases import Database as Pool
 
 from db.connection import Connection, Dialect, Limits, Row
 from db.errors import UNAVAILABLE
+from relay.core.ports import StorageLoad
 
 _NAME = re.compile(r"(?<![:\w]):([a-z_][a-z0-9_]*)")
 
@@ -68,15 +69,27 @@ _ON_THE_WAY_BACK: set[asyncio.Task[None]] = set()
 """So that they are not forgotten (the loop holds tasks weakly). Closing the pool waits for what is out."""
 
 
+class _Line:
+    """Who waits for a connection."""
+
+    def __init__(self) -> None:
+        self.waiting = 0
+
+
 class _Lease:
-    def __init__(self, pool: asyncpg.Pool, timeout_s: float) -> None:
+    def __init__(self, pool: asyncpg.Pool, timeout_s: float, line: _Line) -> None:
         self._pool = pool
         self._timeout_s = timeout_s
+        self._line = line
         self._raw: asyncpg.pool.PoolConnectionProxy | None = None
 
     async def take(self) -> Connection:
-        async with asyncio.timeout(self._timeout_s):
-            self._raw = await self._pool.acquire()
+        self._line.waiting += 1
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                self._raw = await self._pool.acquire()
+        finally:
+            self._line.waiting -= 1
         return _Connection(self._raw)
 
     async def give_back(self, *, rollback: bool) -> None:
@@ -110,6 +123,7 @@ class Postgres:
 
     def __init__(self, url: str, limits: Limits) -> None:
         self._limits = limits
+        self._line = _Line()
         self._pool = Pool(
             url,
             min_size=1,
@@ -135,6 +149,16 @@ class Postgres:
     def writer(self) -> _Lease:
         # Not `Pool.connection()`: that is the task's one, so that a snapshot within a transaction would end it.
         # The driver's own pool also takes a third of the time, which every publish waits for.
-        return _Lease(self._pool._backend._pool, self._limits.acquire_timeout_s)
+        return _Lease(self._driver, self._limits.acquire_timeout_s, self._line)
 
     reader = writer
+
+    @property
+    def load(self) -> StorageLoad:
+        size, idle = self._driver.get_size(), self._driver.get_idle_size()
+        return StorageLoad(in_use=size - idle, idle=idle, waiting=self._line.waiting)
+
+    @property
+    def _driver(self) -> asyncpg.Pool:
+        pool: asyncpg.Pool = self._pool._backend._pool
+        return pool

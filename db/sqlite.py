@@ -17,6 +17,7 @@ from databases import Database as Pool
 from databases import DatabaseURL
 
 from db.connection import Dialect, Limits, Result, Row
+from relay.core.ports import StorageLoad
 
 _PRAGMAS = (
     "PRAGMA journal_mode = WAL",
@@ -85,10 +86,19 @@ class _Free:
         self._connections: list[_Connection] = []
         self._count = asyncio.Semaphore(0)
         self._timeout_s = timeout_s
+        self.waiting = 0
+
+    @property
+    def idle(self) -> int:
+        return len(self._connections)
 
     async def take(self) -> _Connection:
-        async with asyncio.timeout(self._timeout_s):
-            await self._count.acquire()
+        self.waiting += 1
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await self._count.acquire()
+        finally:
+            self.waiting -= 1
         return self._connections.pop()
 
     def put(self, connection: _Connection) -> None:
@@ -156,6 +166,12 @@ class Sqlite:
         await asyncio.gather(*self._keepers, return_exceptions=True)
         if self._pool.is_connected:
             await self._pool.disconnect()
+
+    @property
+    def load(self) -> StorageLoad:
+        idle = self._writers.idle + self._readers.idle
+        waiting = self._writers.waiting + self._readers.waiting
+        return StorageLoad(in_use=len(self._keepers) - idle, idle=idle, waiting=waiting)
 
     def writer(self) -> _Lease:
         return _Lease(self._writers)

@@ -22,6 +22,7 @@ from db.retention import Retention
 from db.runs import Runs
 from db.signing_keys import SigningKeys
 from relay.core.model import Draft
+from relay.core.ports import StorageLoad
 from relay.protocol.position import JournalBounds
 
 
@@ -127,6 +128,10 @@ class Store:
     async def snapshot(self) -> AsyncIterator[Tx]:
         async with self.database.snapshot() as connection:
             yield Tx(connection)
+
+    @property
+    def load(self) -> StorageLoad:
+        return self.database.load
 
     async def check(self) -> None:
         async with self.database.transaction() as connection:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from relay.core.admission_ports import Admission, Invitations
@@ -56,6 +57,15 @@ class StorageFull(StorageUnavailable):
     def __init__(self, cause: str) -> None:
         super().__init__(cause)
         self.message = "the storage is full; nothing was stored"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StorageLoad:
+    """Connections that are in use and that are not, and how many wait for one."""
+
+    in_use: int
+    idle: int
+    waiting: int
 
 
 class AlreadyThere(Exception):
@@ -383,6 +393,9 @@ class Blobs(Protocol):
 
     async def unfinished_among(self, blob_ids: Sequence[str]) -> set[str]: ...
 
+    async def total_bytes(self) -> tuple[int, int]:
+        """Bytes of all complete blobs, and what all unfinished ones have announced. Nothing is counted as shared."""
+
 
 class Audit(Protocol):
     """The audit record. There is no way to change or remove what is in it."""
@@ -455,6 +468,10 @@ class Store(Protocol):
 
     def snapshot(self) -> AbstractAsyncContextManager[Tx]:
         """A read-only transaction in which all queries see one and the same state."""
+
+    @property
+    def load(self) -> StorageLoad:
+        """How busy the connections are now."""
 
     async def check(self) -> None:
         """Ask the storage whether it would take a change now. Raises `StorageUnavailable` if not."""

@@ -133,7 +133,8 @@ class Rounds:
                 decision = decide(batch.picture, change.now_us)
                 if decision is None:
                     break
-                log.info("batch %d of project %d: %s", batch.number, project_id, decision.reason)
+                about = {"project": project_id, "batch": batch.number, "reason": decision.reason}
+                log.info("batch moved by its policy", extra=about)
                 change.note(
                     Deed.RUNS_POLICY,
                     audit.RELAY,

@@ -5,7 +5,9 @@ For operators, by their login, or for a scraper, by the token in `STARFISH_METRI
 
 from __future__ import annotations
 
+import asyncio
 import hmac
+import time
 from collections.abc import Iterable, Iterator
 from heapq import nlargest
 
@@ -20,10 +22,14 @@ from relay import metrics
 from relay.core import access
 from relay.core.access import Right
 from relay.core.node import Node
+from relay.core.ports import StorageLoad, StorageUnavailable, Store
 from relay.core.session import Session
 from relay.web.arrivals import Arrivals
 from relay.web.auth import Authenticator
 from relay.web.replies import answering
+
+STORED_GOOD_FOR_S = 60.0
+STORED_PATIENCE_S = 3.0
 
 
 class Sight(Collector):
@@ -48,6 +54,7 @@ class Sight(Collector):
         yield _gauge("starfish_publishes_waiting", "Publishes that wait for a commit", node.writer.waiting)
         yield _gauge("starfish_publishes_waiting_bytes", "Bytes of those", node.writer.waiting_bytes)
         yield from _outboxes(sessions)
+        yield from _database(node.store.load)
         yield self._lag(sessions)
 
     def _lag(self, sessions: Iterable[Session]) -> GaugeMetricFamily:
@@ -76,6 +83,45 @@ def _outboxes(sessions: Iterable[Session]) -> Iterator[Metric]:
     )
 
 
+def _database(load: StorageLoad) -> Iterator[Metric]:
+    family = GaugeMetricFamily("starfish_database_connections", "Connections to the database", labels=["state"])
+    family.add_metric(["in_use"], load.in_use)
+    family.add_metric(["idle"], load.idle)
+    yield family
+    yield _gauge("starfish_database_waiting", "Who waits for a connection to the database", load.waiting)
+
+
+class Stored(Collector):
+    """Bytes of blobs. The database counts them, for whoever asks within `STORED_GOOD_FOR_S` once."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._bytes: tuple[int, int] | None = None
+        self._read_at = -STORED_GOOD_FOR_S
+
+    async def read(self) -> None:
+        """Count anew, if it is time. While the storage does not answer, there is no such metric."""
+        if time.monotonic() - self._read_at < STORED_GOOD_FOR_S:
+            return
+        try:
+            async with asyncio.timeout(STORED_PATIENCE_S), self._store.snapshot() as tx:
+                self._bytes = await tx.blobs.total_bytes()
+        except (StorageUnavailable, TimeoutError):
+            self._bytes = None
+        self._read_at = time.monotonic()
+
+    def describe(self) -> Iterable[Metric]:
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        if self._bytes is None:
+            return
+        family = GaugeMetricFamily("starfish_blob_bytes", "Bytes of blobs, of each upload its own", labels=["state"])
+        for state, size in zip(("complete", "unfinished"), self._bytes, strict=True):
+            family.add_metric([state], size)
+        yield family
+
+
 def _gauge(name: str, doc: str, value: float) -> GaugeMetricFamily:
     return GaugeMetricFamily(name, doc, value=value)
 
@@ -88,12 +134,15 @@ class MetricsDoor:
         self._token = token
         self._sight = CollectorRegistry()
         self._sight.register(Sight(node, arrivals))
+        self._stored = Stored(node.store)
+        self._sight.register(self._stored)
 
     def routes(self) -> list[Route]:
         return [Route("/metrics", answering(self.scrape))]
 
     async def scrape(self, request: Request) -> Response:
         await self._admit(request.headers.get("authorization", ""))
+        await self._stored.read()
         body = generate_latest(self._sight) + generate_latest(metrics.REGISTRY)
         return Response(body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 

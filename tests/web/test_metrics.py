@@ -60,6 +60,9 @@ async def test_what_happens_is_counted(relay_with_token: RelayProcess, realm: Re
     assert grown("starfish_delivery_seconds_count") >= 3
     assert grown("starfish_refused_total code=forbidden") == 1
     assert after["starfish_sessions"] == 2
+    assert after["starfish_database_connections state=in_use"] + after["starfish_database_connections state=idle"] > 0
+    assert after["starfish_database_waiting"] >= 0
+    assert after["starfish_blob_bytes state=complete"] == 0
     assert after[f"starfish_lag_events project={team.project}"] == 0
 
 
