@@ -6,7 +6,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo run test soak chaos conformance check fix bench lock clean
+.PHONY: help venv demo run test soak chaos conformance fuzz check fix bench lock clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ chaos: $(READY) ## ten sites, 100,000 messages, and all that can break; again wi
 
 conformance: $(READY) ## Autobahn's cases for WebSocket servers, all of them (docs/conformance.md)
 	@$(BIN)/python -m pytest tests/conformance/test_autobahn.py -m soak -s
+
+fuzz: $(READY) ## what is read from outside, for BUDGET=600 seconds in all, or one TARGET of tests/fuzz/targets.py
+	@$(BIN)/python -m tests.fuzz --budget $(or $(BUDGET),600) $(TARGET)
 
 check: $(READY) ## format, lint, types, import contracts
 	@$(BIN)/ruff format --check .

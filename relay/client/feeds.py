@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -108,7 +107,7 @@ def _sent_event(event: bytes) -> tuple[int | None, bytes] | None:
             data.append(value)
         elif name == b"id":
             offset = value.rpartition(b":")[2]
-            mark = int(offset) if offset.isdigit() else None
+            mark = int(offset) if offset.isdigit() and len(offset) < 20 else None
     return (mark, b"\n".join(data)) if data else None
 
 
@@ -128,7 +127,7 @@ async def poll(api: Api, place: Place, put: Put, limits: Limits) -> None:
         try:
             page = msgspec.json.decode(answer.body, type=_Page)
             offset = int(answer.headers["X-Starfish-Offset"])
-        except (msgspec.DecodeError, KeyError, ValueError):
+        except (msgspec.DecodeError, KeyError, ValueError, RecursionError):
             raise Refused(answer.status, "the answer is none of a relay's") from None
         for event in page.events:
             await put(await _as_frame(api, place, bytes(event)))
@@ -155,5 +154,5 @@ async def _as_frame(api: Api, place: Place, message: bytes) -> str | bytes:
         header = msgspec.json.decode(message)
         del header["payload"]
         return codec.encode_binary(header, payload)
-    except (msgspec.DecodeError, UnicodeDecodeError, binascii.Error) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise Disconnected(1006, f"an event cannot be read: {error}") from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
@@ -292,7 +291,7 @@ def decode(frame: str | bytes) -> Shown | None:
         header, payload = codec.split_binary(frame)
         decoded = _decoder.decode(header)
         return decoded.event(payload) if isinstance(decoded, EventFrame) else None
-    except (msgspec.DecodeError, UnicodeDecodeError, codec.FrameError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, codec.FrameError) as error:
         if isinstance(frame, str) and _type_of(frame) not in _KNOWN_TYPES:
             return None
         raise ProtocolViolation(f"the relay sent a frame that cannot be read: {error}") from error
@@ -302,7 +301,7 @@ def _type_of(frame: str) -> str | None:
     """The frame's `type`; one of the known ones if the frame is no object with a type at all."""
     try:
         return msgspec.json.decode(frame, type=_Tag).type
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return "event"
 
 
@@ -315,5 +314,5 @@ def event_of(found: Any) -> Event:
     try:
         frame = msgspec.convert({"type": "event"} | found, EventFrame)
         return frame.event(None if frame.payload is None else base64.b64decode(frame.payload, validate=True))
-    except (msgspec.ValidationError, TypeError, binascii.Error) as error:
+    except (msgspec.ValidationError, TypeError, ValueError) as error:
         raise ProtocolViolation(f"the relay sent an event that cannot be read: {error}") from error

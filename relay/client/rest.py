@@ -169,7 +169,7 @@ class Rest:
         answer = await self._api.post("hello/", codec.encode(dict(said)), token=token)
         try:
             standing = msgspec.json.decode(answer.body, type=_Standing)
-        except (msgspec.DecodeError, KeyError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError):
             raise Refused(answer.status, "the answer is none of a relay's") from None
         if self._expiry is not None:
             self._expiry.cancel()

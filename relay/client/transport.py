@@ -69,7 +69,7 @@ def refusal(status: int, reason: str, headers: Mapping[str, str], body: bytes) -
     retry_after_s = float(retry_after) if retry_after.isdecimal() and len(retry_after) < 6 else None
     try:
         error = msgspec.json.decode(body, type=_Refusal).error
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return Refused(status, reason or "no reason given", retry_after_s)
     return Refused(status, error.message, retry_after_s, code=error.code, details=error.details)
 

@@ -37,7 +37,7 @@ from relay.protocol.errors import ErrorCode, ReplyError, invalid, unknown_blob
 from relay.web import blob_reads, tus
 from relay.web.auth import Authenticator
 from relay.web.blob_links import DEFAULT_S, MAX_S, Links
-from relay.web.replies import Handler, Json, answering, error_response
+from relay.web.replies import Handler, Json, answering, error_response, read_body
 
 if TYPE_CHECKING:
     from relay.config import Settings
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 BASE = "/starfish/api/v1/blobs/"
 WAIT_S = 600.0
 """How long a download waits for the next byte of an upload that is under way."""
+LINK_BYTES = 4096
 _OVERRIDE = "x-http-method-override"
 
 _STATUS: dict[type[ReplyError], int] = {
@@ -247,11 +248,7 @@ class BlobDoor:
     async def link(self, request: Request) -> Response:
         identity = await self._site(request, Right.READ)
         blob = await blobs.readable(self._node, identity.principal, identity.site.id, request.path_params["blob"])
-        body = await request.body()
-        try:
-            wish = msgspec.json.decode(body, type=LinkBody) if body else LinkBody()
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise invalid(body=str(error)) from None
+        wish: LinkBody = await read_body(request, LinkBody, LINK_BYTES, default=LinkBody())
         if not 1 <= wish.expires_in <= MAX_S:
             raise invalid(expires_in=f"1 to {MAX_S} seconds")
         self._node.audit.later(Deed.BLOB_LINK, identity.principal, f"blob:{blob.id}", lasts_s=wish.expires_in)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 import uuid
@@ -18,6 +19,8 @@ from relay.protocol.errors import ErrorCode, ReplyError, invalid
 
 log = logging.getLogger(__name__)
 
+STALL_S = 30.0
+"""How long a body may not come on."""
 STATUS: Mapping[ErrorCode, int] = {
     ErrorCode.BAD_FRAME: 400,
     ErrorCode.UNKNOWN_TYPE: 400,
@@ -97,15 +100,34 @@ def answering(handler: Handler) -> Handler:
     return answer
 
 
-async def read_body(request: Request, form: type[Any], limit: int) -> Any:
-    """A JSON body. Raises `ReplyError`: `too_large`, `invalid`."""
-    chunks, size = [], 0
-    async for chunk in request.stream():
+async def read_body(request: Request, form: type[Any], limit: int, *, default: Any = None) -> Any:
+    """A JSON body; of one that is empty, `default`, if there is one.
+
+    Raises:
+        ReplyError: `too_large`, `invalid`; or no byte has come for `STALL_S`: a peer that is gone may never say so.
+    """
+    body = await _whole(request, limit)
+    if not body and default is not None:
+        return default
+    try:
+        return msgspec.json.decode(body, type=form)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise invalid(body=str(error) or type(error).__name__) from None
+
+
+async def _whole(request: Request, limit: int) -> bytes:
+    chunks: list[bytes] = []
+    size = 0
+    stream = aiter(request.stream())
+    while True:
+        try:
+            async with asyncio.timeout(STALL_S):
+                chunk = await anext(stream, None)
+        except TimeoutError:
+            raise invalid(body=f"it broke off: no byte for {STALL_S:g} s") from None
+        if chunk is None:
+            return b"".join(chunks)
         size += len(chunk)
         if size > limit:
             raise ReplyError(ErrorCode.TOO_LARGE, f"a body has at most {limit} bytes", {"limit": limit})
         chunks.append(chunk)
-    try:
-        return msgspec.json.decode(b"".join(chunks), type=form)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise invalid(body=str(error) or type(error).__name__) from None

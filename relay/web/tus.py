@@ -195,7 +195,10 @@ def parts(concat: str, base: str) -> list[str]:
     urls = concat.removeprefix("final;").split()
     if not urls or len(urls) > MAX_PARTS:
         raise invalid(**{"Upload-Concat": f"1 to {MAX_PARTS} URLs of parts"})
-    paths = [urlsplit(url).path for url in urls]
+    try:
+        paths = [urlsplit(url).path for url in urls]
+    except ValueError:
+        paths = [""]
     if not all(path.startswith(base) for path in paths):
         raise invalid(**{"Upload-Concat": f"URLs below {base}"})
     return [path.removeprefix(base).strip("/") for path in paths]

@@ -329,6 +329,8 @@ async def test_a_link_needs_no_credentials_and_opens_one_blob_for_a_while(
     for given in (0, 3601, "long"):
         assert (await client.ask("POST", f"{path}/link/", json={"expires_in": given})).status_code == 400
     stranger = Client(realm, await realm.site())
+    for body, status in ((b"[" * 2000, 400), (b" " * 5000, 413)):
+        assert (await client.ask("POST", f"{path}/link/", content=body)).status_code == status
     assert (await stranger.ask("POST", f"{path}/link/")).status_code == 404
 
 

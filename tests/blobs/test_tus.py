@@ -252,7 +252,14 @@ async def test_parts_that_are_not_there_whole_or_ones_own_make_nothing(realm: Re
         "Location"
     ]
     whole = await client.upload(b"whole", project)
-    for part, status in ((foreign, 404), (unfinished, 400), (whole, 400), ("/elsewhere/1", 400), ("", 400)):
+    for part, status in (
+        (foreign, 404),
+        (unfinished, 400),
+        (whole, 400),
+        ("/elsewhere/1", 400),
+        ("http://[", 400),
+        ("", 400),
+    ):
         headers = {"Upload-Concat": f"final;{part}", "Upload-Metadata": metadata(project=project)}
         assert (await client.ask("POST", BLOBS, headers)).status_code == status, part
 

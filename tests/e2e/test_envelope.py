@@ -104,6 +104,11 @@ def test_a_time_without_a_zone_is_none() -> None:
         envelope.read(_signed_by(ANNA, raw, b""))
 
 
+def test_a_header_that_is_nested_too_deeply_is_refused_like_any_other() -> None:
+    with pytest.raises(Altered, match="header"):
+        envelope.read(_signed_by(ANNA, b'{"x":' + b"[" * 5000, b""))
+
+
 def test_somebody_else_cannot_open_it() -> None:
     with pytest.raises(NotAddressed):
         opened(SEALED, by=CARL)

@@ -191,8 +191,15 @@ async def test_a_body_that_cannot_be_read(realm: Realm, method: str, path: str) 
     for raw in (b"{", b'{"a": NaN}', b"\xff", b"[" * 100_000):
         answer = await realm.rest(method, path, realm.owner, content=raw, headers=broken)
         assert body_of(answer, 400)["detail"].startswith("JSON parse error - ")
-    answer = await realm.rest(method, path, realm.owner, content=b"x", headers={"Content-Type": "multipart/form-data"})
-    assert body_of(answer, 400)["detail"].startswith("Multipart form parse error - ")
+    form = "multipart/form-data; boundary=b"
+    bad_forms = (
+        (b"x", form.partition(";")[0]),
+        (b"--b\r\nContent-Disposition: form-data\xd0\r\n\r\n", form),
+        (b"x", form),
+    )
+    for raw, type_ in bad_forms:
+        answer = await realm.rest(method, path, realm.owner, content=raw, headers={"Content-Type": type_})
+        assert body_of(answer, 400)["detail"].startswith("Multipart form parse error - ")
 
 
 async def test_what_is_not_there(realm: Realm) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 import pytest
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.types import Message
 
-from relay.protocol.errors import unknown_project
-from relay.web.replies import answering
+from relay.protocol.errors import ReplyError, unknown_project
+from relay.web import replies
+from relay.web.replies import answering, read_body
 
 
 async def answer_to(error: Exception) -> Response:
@@ -30,3 +33,14 @@ async def test_what_is_raised_is_answered_and_only_failures_are_logged(
     with caplog.at_level(logging.WARNING):
         response = await answer_to(error)
     assert (response.status_code, len(caplog.records)) == (status, failures)
+
+
+async def test_a_body_that_does_not_come_on_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    coming: list[Message] = [{"type": "http.request", "body": b"{", "more_body": True}]
+
+    async def receive() -> Message:
+        return coming.pop() if coming else await asyncio.Future()
+
+    monkeypatch.setattr(replies, "STALL_S", 0.05)
+    with pytest.raises(ReplyError, match="no byte"):
+        await read_body(Request({"type": "http"}, receive), dict, 100)

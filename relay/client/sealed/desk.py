@@ -18,7 +18,6 @@ The relay's own events (runs, participants, batches, …) are the relay's word, 
 from __future__ import annotations
 
 import base64
-import binascii
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -170,7 +169,7 @@ class Desk:
             return replace(shown, payload=content)
         try:
             return replace(shown, data=msgspec.json.decode(content))
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise Altered("its content is no JSON, as its sender says it is") from None
 
     def _with_blob(
@@ -334,7 +333,7 @@ def _sealed_in(event: Event) -> Envelope:
     if isinstance(event.data, dict) and isinstance(event.data.get("sealed"), str):
         try:
             return envelope.read(base64.b64decode(event.data["sealed"], validate=True))
-        except binascii.Error as error:
+        except ValueError as error:  # what is not ASCII, too
             raise Altered(f"it is no base64: {error}") from None
     raise NotSealed(f"a {event.kind} of site {event.sender} is not sealed")
 

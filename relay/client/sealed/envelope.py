@@ -112,7 +112,7 @@ def read(sealed: bytes) -> Envelope:
     raw = bytes(sealed[8 : 8 + length])
     try:
         header = msgspec.json.decode(raw, type=Header)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Altered(f"its header cannot be read: {error}") from None
     return Envelope(header, raw, bytes(sealed[8 + length : body_at]), memoryview(sealed)[body_at:])
 

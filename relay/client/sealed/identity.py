@@ -15,7 +15,6 @@ to be honest. The format is in docs/security.md.
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import os
 from collections.abc import Sequence
@@ -213,7 +212,7 @@ def read_announcement(site: str, text: object) -> list[PublicKeys]:
             if at:
                 verify(keys[at - 1].sign, link.by or b"", _LINK + link.body)
         verify(keys[-1].sign, announcement.sig, _announced(site, announcement.chain))
-    except (msgspec.DecodeError, binascii.Error, ValueError, pyrage.RecipientError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError, pyrage.RecipientError) as error:
         raise BadAnnouncement(site, str(error)) from None
     except InvalidSignature:
         raise BadAnnouncement(site, "a signature is wrong") from None

@@ -6,8 +6,6 @@ Bodies are small here and are read whole, up to a limit; uploads of files go the
 from __future__ import annotations
 
 import asyncio
-import email
-import email.policy
 import json
 import math
 import re
@@ -18,6 +16,7 @@ from urllib.parse import parse_qsl
 from starlette.requests import Request
 
 from relay.web.legacy.answers import Refused, bad, detail
+from relay.web.legacy.multipart import BadForm, Head, Multipart
 
 MAX_BYTES = 8 * 1024 * 1024
 MAX_FIELDS = 1000
@@ -131,15 +130,20 @@ def _read_form(raw: bytes) -> dict[str, str]:
 
 def _read_multipart(content_type: str, raw: bytes) -> dict[str, str]:
     """The text fields of a multipart form; parts that are files are left out."""
-    header = f"Content-Type: {content_type}\r\n\r\n".encode("latin-1", "replace")
-    message = email.message_from_bytes(header + raw, policy=email.policy.HTTP)
-    if not message.is_multipart() or message.get_boundary() is None:
-        raise bad({"detail": f"Multipart form parse error - Invalid boundary in multipart: {message.get_boundary()}"})
-    fields = {}
-    for part in message.iter_parts():
-        name = part.get_param("name", header="content-disposition")
-        if isinstance(name, str) and part.get_filename() is None and not part.is_multipart():
-            content = part.get_payload(decode=True)
-            assert isinstance(content, bytes)
-            fields[name] = content.decode("utf-8", "replace")
+    fields: dict[str, str] = {}
+    name, content = "", bytearray()
+    try:
+        form = Multipart(content_type, max_parts=MAX_FIELDS)
+        for piece in form.feed(raw):
+            if isinstance(piece, Head):
+                name = piece.name if piece.filename is None else ""
+                content.clear()
+            elif piece is not None:
+                content += piece
+            elif name:
+                fields[name] = content.decode("utf-8", "replace")
+    except BadForm as error:
+        raise bad({"detail": f"Multipart form parse error - {error}"}) from None
+    if not form.is_whole:
+        raise bad({"detail": "Multipart form parse error - the body breaks off"})
     return fields

@@ -8,16 +8,16 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from starlette.requests import Request
-from streaming_form_data import ParseFailedException, StreamingFormDataParser
-from streaming_form_data.targets import BaseTarget
 
 from relay.core.file_ports import FileStore, Incoming
 from relay.core.files import LISTS, Arrived
 from relay.web.legacy.answers import Refused, bad
 from relay.web.legacy.bodies import chunks, too_large
+from relay.web.legacy.multipart import BadForm, Head, Multipart
 
 PIECE_BYTES = 256 * 1024
 FIELD_BYTES = 256
+MAX_PARTS = 2000
 
 
 @dataclass(kw_only=True, slots=True)
@@ -44,25 +44,21 @@ async def received(
     if int(request.headers.get("content-length") or 0) > max_bytes:
         raise too_large(max_bytes)
     try:
-        parser = StreamingFormDataParser(headers={"Content-Type": request.headers.get("content-type", "")})
-    except ParseFailedException:
-        raise bad({"detail": "Multipart form parse error - Invalid boundary in multipart: None"}) from None
-    upload = Upload()
-    files = {type_: _Files(type_, store, upload, max_files) for type_ in LISTS}
-    fields = {name: _Field(name, upload) for name in names}
-    for name, target in {**files, **fields}.items():
-        parser.register(name, target)
+        form = Multipart(request.headers.get("content-type", ""), max_parts=MAX_PARTS)
+    except BadForm as error:
+        raise _unreadable(error) from None
+    parts = _Parts(form, store, names, max_files)
     try:
-        await _feed(chunks(request, stall_s), parser, max_bytes)
-        if any(target.is_open for target in files.values()):
+        await _feed(chunks(request, stall_s), parts, max_bytes)
+        if not form.is_whole:
             raise bad({"detail": "Multipart form parse error - the body breaks off"})
-        yield upload
+        yield parts.upload
     finally:
-        for incoming in [one for target in files.values() for one in target.begun]:
+        for incoming in parts.begun:
             incoming.discard()
 
 
-async def _feed(body: AsyncIterator[bytes], parser: StreamingFormDataParser, max_bytes: int) -> None:
+async def _feed(body: AsyncIterator[bytes], parts: _Parts, max_bytes: int) -> None:
     """Parsing writes to the disk and hashes: it is done in a thread, a piece at a time."""
     waiting: list[bytes] = []
     size = total = 0
@@ -73,69 +69,66 @@ async def _feed(body: AsyncIterator[bytes], parser: StreamingFormDataParser, max
         if total > max_bytes:
             raise too_large(max_bytes)
         if size >= PIECE_BYTES:
-            await _parse(parser, b"".join(waiting))
+            await asyncio.to_thread(parts.take, b"".join(waiting))
             waiting.clear()
             size = 0
     if waiting:
-        await _parse(parser, b"".join(waiting))
+        await asyncio.to_thread(parts.take, b"".join(waiting))
 
 
-async def _parse(parser: StreamingFormDataParser, piece: bytes) -> None:
-    try:
-        await asyncio.to_thread(parser.data_received, piece)
-    except ParseFailedException as error:
-        raise bad({"detail": f"Multipart form parse error - {error}"}) from None
+def _unreadable(error: BadForm) -> Refused:
+    return bad({"detail": f"Multipart form parse error - {error}"})
 
 
-class _Files(BaseTarget):  # type: ignore[misc]
-    """The parts of one type of file. A part without a file name is none, and is skipped."""
+class _Parts:
+    """What the parts of a form are made into, as they come. A part that is neither wanted nor a file is skipped."""
 
-    def __init__(self, type_: str, store: FileStore, upload: Upload, max_files: int) -> None:
-        super().__init__()
-        self.multipart_filename: str | None = None
+    def __init__(self, form: Multipart, store: FileStore, names: tuple[str, ...], max_files: int) -> None:
+        self.upload = Upload()
         self.begun: list[Incoming] = []
-        self.is_open = False
-        self._type = type_
+        self._form = form
         self._store = store
-        self._upload = upload
+        self._names = names
         self._max_files = max_files
-
-    def on_start(self) -> None:
-        if self.multipart_filename is None:
-            return
-        if len(self._upload.files) >= self._max_files:
-            raise Refused(413, {"detail": f"More than {self._max_files} files."})
-        self.is_open = True
-        self.begun.append(self._store.begin())
-
-    def on_data_received(self, chunk: bytes) -> None:
-        if self.is_open:
-            self.begun[-1].write(chunk)
-
-    def on_finish(self) -> None:
-        if self.is_open:
-            name = self.multipart_filename or self._type
-            self._upload.files.append(Arrived(type=self._type, name=name, incoming=self.begun[-1]))
-        self.is_open = False
-        self.multipart_filename = None
-
-
-class _Field(BaseTarget):  # type: ignore[misc]
-    """A text field. Of several of one name the last counts."""
-
-    def __init__(self, name: str, upload: Upload) -> None:
-        super().__init__()
-        self._name = name
-        self._upload = upload
+        self._file: Arrived | None = None
+        self._field: str | None = None
         self._value = b""
 
-    def on_start(self) -> None:
-        self._value = b""
+    def take(self, data: bytes) -> None:
+        """The next bytes of the body. Blocks."""
+        try:
+            for piece in self._form.feed(data):
+                if isinstance(piece, Head):
+                    self._begin(piece)
+                elif piece is not None:
+                    self._add(piece)
+                else:
+                    self._end()
+        except BadForm as error:
+            raise _unreadable(error) from None
 
-    def on_data_received(self, chunk: bytes) -> None:
-        if len(self._value) + len(chunk) > FIELD_BYTES:
-            raise Refused(413, {"detail": f"{self._name} exceeds {FIELD_BYTES} bytes."})
-        self._value += chunk
+    def _begin(self, head: Head) -> None:
+        self._file = self._field = None
+        if head.filename is not None and head.name in LISTS:
+            if len(self.upload.files) >= self._max_files:
+                raise Refused(413, {"detail": f"More than {self._max_files} files."})
+            incoming = self._store.begin()
+            self.begun.append(incoming)
+            self._file = Arrived(type=head.name, name=head.filename or head.name, incoming=incoming)
+        elif head.filename is None and head.name in self._names:
+            self._field, self._value = head.name, b""
 
-    def on_finish(self) -> None:
-        self._upload.fields[self._name] = self._value.decode("utf-8", "replace")
+    def _add(self, data: bytes) -> None:
+        if self._file is not None:
+            self._file.incoming.write(data)
+        elif self._field is not None:
+            if len(self._value) + len(data) > FIELD_BYTES:
+                raise Refused(413, {"detail": f"{self._field} exceeds {FIELD_BYTES} bytes."})
+            self._value += data
+
+    def _end(self) -> None:
+        """Of several fields of one name the last counts."""
+        if self._file is not None:
+            self.upload.files.append(self._file)
+        elif self._field is not None:
+            self.upload.fields[self._field] = self._value.decode("utf-8", "replace")
