@@ -18,9 +18,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description="Fuzz what is read from outside.")
     parser.add_argument("--budget", type=int, default=600, help="seconds for all of it (default: %(default)s)")
     parser.add_argument("--again", type=Path, metavar="FILE", help="run one input of TARGET, and no more")
-    parser.add_argument(
-        "targets", nargs="*", metavar="TARGET", help="of tests/fuzz/targets.py (default: all)"
-    )
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help="of tests/fuzz/targets.py (default: all)")
     options = parser.parse_args()
     if options.again is not None:
         return _again(options.again, options.targets[0])
