@@ -101,7 +101,7 @@ class Watcher(Protocol):
     """Told by a hub what concerns more than one project."""
 
     def member_joined(self, hub: Hub, member: Member) -> None: ...
-    def member_changed(self, hub: Hub, member: Member) -> None: ...
+    def roles_changed(self, hub: Hub) -> None: ...
     def member_left(self, hub: Hub, member: Member, reason: str) -> None: ...
     def wants_receipt(self, hub: Hub, entry: Entry) -> None: ...
 
@@ -217,12 +217,16 @@ class Hub:
         for site_id, member in before.items():
             if site_id not in self.members:
                 self._watcher.member_left(self, member, "removed")
+        changed = [
+            one for one in self.members.values() if one.site_id in before and one.role is not before[one.site_id].role
+        ]
+        for member in changed:
+            self._change(member)
         for site_id, member in self.members.items():
             if site_id not in before:
                 self._watcher.member_joined(self, member)
-            elif before[site_id].role is not member.role:
-                self._change(member)
-                self._watcher.member_changed(self, member)
+        if changed:
+            self._watcher.roles_changed(self)
 
     def _apply(self, burst: Burst) -> None:
         self.head = burst.last
@@ -279,8 +283,7 @@ class Hub:
             return
         self._change(replace(former, role=Role.PARTICIPANT))
         self._change(replace(heir, role=Role.COORDINATOR, joined=0))
-        for site_id in (former.site_id, heir.site_id):
-            self._watcher.member_changed(self, self.members[site_id])
+        self._watcher.roles_changed(self)
 
     def _change(self, member: Member) -> None:
         """A member has another role: whoever follows the project for it goes on where it is, as what it is now."""

@@ -318,14 +318,15 @@ class Node:
                 )
                 session.outbox.subscribe(hub, member, position)
 
-    def member_changed(self, hub: Hub, member: Member) -> None:
-        """Its sessions are told what they are now; they go on where they are."""
-        for session in tuple(self.sessions.get(member.site_id, ())):
-            lane = session.outbox.lanes.get(hub.project_id)
-            if lane is not None:
-                said = {"type": "subscribed", "project": hub.project_id}
-                state = self.describe(hub, member, lane.position, recovered=True)
-                session.outbox.reply(frames.text(said | state))
+    def roles_changed(self, hub: Hub) -> None:
+        """All sessions are told what they are now, and whom they see online; they go on where they are."""
+        for member in hub.members.values():
+            for session in tuple(self.sessions.get(member.site_id, ())):
+                lane = session.outbox.lanes.get(hub.project_id)
+                if lane is not None:
+                    said = {"type": "subscribed", "project": hub.project_id}
+                    state = self.describe(hub, member, lane.position, recovered=True)
+                    session.outbox.reply(frames.text(said | state))
 
     def member_left(self, hub: Hub, member: Member, reason: str) -> None:
         self._forget_hub(member.site_id, hub.project_id)

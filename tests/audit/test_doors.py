@@ -100,6 +100,53 @@ async def test_runs_members_blobs_and_refusals_are_recorded_and_the_record_verif
     assert "none edited, removed or moved" in done.stdout
 
 
+async def test_what_decides_who_takes_part_is_recorded_and_no_code_with_it(realm: Realm, relay: RelayProcess) -> None:
+    team = await realm.team()
+    asking_site = await realm.site()
+    asking = await realm.session(asking_site)
+    before = len(await exported(relay))
+    co, pa, third = (f"site:{site.uid}" for site in (team.coordinator, team.participant, asking_site))
+    of_project = {"project": team.project}
+    code = (await team.co.call("invitations.create", **of_project, label="north"))["code"]
+    made = (await team.co.call("invitations.create", **of_project))["id"]
+    await team.co.call("invitations.revoke", **of_project, invitation=made)
+    await team.co.call("members.remove", **of_project, site=team.participant.uid)
+    await team.co.call("members.unbar", **of_project, site=team.participant.uid)
+    await team.pa.call("projects.join", code=code)
+    await team.co.call("projects.update", **of_project, join_policy="approval")
+    for _ in range(3):
+        await asking.refused("projects.join", name=team.name)
+    await team.pa.refused("requests.approve", **of_project, site=asking_site.uid)
+    await team.co.call("requests.reject", **of_project, site=asking_site.uid)
+    part = (await team.pa.call("projects.list"))[0]["id"]
+    await realm.rest("PATCH", f"project-participants/{part}/", realm.owner, json={"notes": "with 3 machines"})
+    await team.co.call("projects.transfer", **of_project, site=team.participant.uid)
+    await asyncio.to_thread(relay.cli, "journal", "keep", str(team.project), "--age", "30d")
+
+    entries = (await exported(relay))[before:]
+    mine = [(one["actor"], one["action"], one["result"]) for one in entries if one["action"] != "login"]
+    user = f"user:{realm.owner.name}"
+    shell = next(one["actor"] for one in entries if one["action"] == "journal.keep")
+    for expected in (
+        (co, "invitation.revoke", "ok"),
+        (co, "member.leave", "ok"),
+        (co, "member.unbar", "ok"),
+        (pa, "member.join", "ok"),
+        (co, "project.update", "ok"),
+        (third, "request.ask", "ok"),
+        (pa, "request.approve", "forbidden"),
+        (co, "request.reject", "ok"),
+        (user, "member.notes", "ok"),
+        (co, "project.transfer", "ok"),
+        (shell, "journal.keep", "ok"),
+    ):
+        assert mine.count(expected) == 1, (expected, mine)
+    assert mine.count((co, "invitation.create", "ok")) == 2
+    (policy,) = (one["details"] for one in entries if one["action"] == "project.update")
+    assert policy == {"fields": "join_policy", "join_policy": "approval"}
+    assert code not in json.dumps(entries) and code.removeprefix("sfi_") not in json.dumps(entries)
+
+
 async def test_a_password_that_is_wrong_names_the_user_and_one_in_the_place_of_a_name_is_not_kept(
     realm: Realm, relay: RelayProcess
 ) -> None:

@@ -321,9 +321,11 @@ async def test_the_coordination_is_handed_on_and_all_are_told(realm: Realm) -> N
     said = {"site": heir.uid, "role": "coordinator", "change": "transferred", "former": former.uid}
     for wire in (team.co, *team.pas):
         await wire.expect("event", kind="participant", data=said)
-    for wire, role in ((team.pa, "coordinator"), (team.co, "participant")):
+    for wire, role in ((team.pa, "coordinator"), (team.co, "participant"), (team.pas[1], "participant")):
         subscribed = await wire.expect("subscribed")
         assert (subscribed["project"], subscribed["role"], subscribed["recovered"]) == (team.project, role, True)
+        others = {former.uid, team.participants[1].uid} if wire is team.pa else {heir.uid}
+        assert set(subscribed["online"]) == others
         assert (await wire.call("projects.list"))[0]["role"] == role
     assert (await team.pa.call("projects.get", project=team.project))["site"] == heir.id
     command = await team.pa.publish(team.project, kind="command", data="train")

@@ -22,16 +22,15 @@ class Heard:
 
     joined: list[tuple[int, int]] = field(default_factory=list)
     left: list[tuple[int, str, int]] = field(default_factory=list)
-    changed: list[tuple[int, Role]] = field(default_factory=list)
+    roles: list[dict[int, Role]] = field(default_factory=list)
     receipts: list[int | None] = field(default_factory=list)
 
     def member_joined(self, hub: Hub, member: Member) -> None:
         assert hub.members[member.site_id] is member
         self.joined.append((member.site_id, hub.head))
 
-    def member_changed(self, hub: Hub, member: Member) -> None:
-        assert hub.members[member.site_id] is member
-        self.changed.append((member.site_id, member.role))
+    def roles_changed(self, hub: Hub) -> None:
+        self.roles.append({member.site_id: member.role for member in hub.members.values()})
 
     def member_left(self, hub: Hub, member: Member, reason: str) -> None:
         assert member.site_id not in hub.members
