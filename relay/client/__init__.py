@@ -1,6 +1,7 @@
 """What a site installs: one session with a relay, kept over as many connections as it takes.
 
     site        the public face: `Site`
+    onlooker    who only looks on, and moves no cursor: `Onlooker`
     session     connect, reconnect, resume
     requests    what was asked and is not answered yet
     inbox       events to the application, acknowledgements back
@@ -47,6 +48,7 @@ from relay.client.errors import (
 )
 from relay.client.frames import Event, Goodbye, Membership, PayloadStream, Presence, Published, Receipt
 from relay.client.limits import Limits
+from relay.client.onlooker import Onlooker
 from relay.client.site import Site
 
 __all__ = [
@@ -61,6 +63,7 @@ __all__ = [
     "Limits",
     "Membership",
     "NotConnected",
+    "Onlooker",
     "PayloadStream",
     "Presence",
     "ProtocolViolation",
