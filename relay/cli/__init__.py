@@ -57,6 +57,7 @@ COMMANDS = (
     Command("token", "tokens", "what sites connect with", "tokens"),
     Command("site-key", "site_keys", "public keys that sites sign in with, in the place of tokens", "site-keys"),
     Command("project", "projects", "projects: who trains together, and how it stands", "projects"),
+    Command("member", "members", "members: who takes part in a project, asks to, or was removed", "members"),
     Command("run", "runs", "runs: what each site does in a batch; stop and restart", "runs"),
     Command("tail", "tails", "follow a project's journal as it grows"),
     Command("journal", "journals", "journals: what is kept of what was sent", "journals"),

@@ -6,12 +6,13 @@ import argparse
 import asyncio
 
 from relay.cli import tables
+from relay.cli.changing import node_for, operator
 from relay.cli.named import project_named, user_named
 from relay.cli.run import open_store
 from relay.cli.words import action, actions
-from relay.core import batches
+from relay.core import batches, projects
 from relay.core.batches import Batch
-from relay.core.model import JsonObject, Participant, Project, Role, Site, rfc3339
+from relay.core.model import JoinPolicy, JsonObject, Participant, Project, Role, Site, rfc3339
 from relay.core.ports import Tx
 from relay.core.run_states import common
 
@@ -38,6 +39,30 @@ def add_project(parser: argparse.ArgumentParser) -> None:
     )
     showing.add_argument("project", metavar="PROJECT", help="its id or name")
     tables.add_json(showing, "an object")
+    policy = action(
+        among,
+        "policy",
+        set_policy,
+        "say who gets into a project: who knows its name, who has an invitation, or whom its coordinator approves",
+        "starfish-relay project policy 12              what it is\nstarfish-relay project policy 12 invitation",
+    )
+    policy.add_argument("project", metavar="PROJECT", help="its id or name")
+    policy.add_argument("policy", nargs="?", choices=[one.value for one in JoinPolicy], help="left out: show it")
+
+
+def set_policy(options: argparse.Namespace) -> int:
+    async def run() -> int:
+        async with open_store(options) as store:
+            async with store.snapshot() as tx:
+                project = await project_named(tx, options.project)
+            if options.policy is not None:
+                async with node_for(store, options) as node:
+                    policy = JoinPolicy(options.policy)
+                    project = await projects.update(node, operator(), project.id, join_policy=policy)
+        print(project.join_policy)
+        return 0
+
+    return asyncio.run(run())
 
 
 def list_projects(options: argparse.Namespace) -> int:
@@ -78,6 +103,7 @@ async def _fields(tx: Tx, project: Project, members: list[Participant], sites: d
         "id": project.id,
         "name": project.name,
         "description": project.description,
+        "join_policy": project.join_policy.value,
         "coordinator": coordinator,
         "members": len(members),
         "online": sum(site.connected for site in sites.values()),

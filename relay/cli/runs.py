@@ -1,30 +1,24 @@
-"""What the commands of `run` do: list and show runs, and stop or restart a batch.
-
-What is changed here goes through the relay's own use case, events included: a relay that serves hears that its database
-has changed, and tells the sites.
-"""
+"""What the commands of `run` do: list and show runs, and stop or restart a batch."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from relay import __version__
 from relay.cli import tables
+from relay.cli.changing import is_wanted, node_for, operator
 from relay.cli.named import project_named, run_numbered, user_named
 from relay.cli.printed import printable
-from relay.cli.run import fail, open_store, operating_user, settings_of
+from relay.cli.run import fail, open_store
 from relay.cli.words import Run as Command
 from relay.cli.words import action, actions, between
 from relay.core import batches, files, runs
 from relay.core.access import Principal
 from relay.core.model import JsonObject, Run, rfc3339
 from relay.core.node import Node
-from relay.core.ports import Store, Tx
+from relay.core.ports import Tx
 
 Change = Callable[[Node, Principal, int, int], Awaitable[list[Run]]]
 
@@ -177,36 +171,14 @@ def _change(options: argparse.Namespace, change: Change, verb: str, done: str) -
             if not number:
                 return fail(f"project {project.id} has had no batch yet")
             what = f"batch {number} of project {project.id} ({printable(project.name)})"
-            if not options.yes and not _is_wanted(f"{verb} {what}?"):
+            if not options.yes and not is_wanted(f"{verb} {what}?"):
                 return fail(f"nothing was {done}")
-            async with _node(store, options) as node:
-                after = await change(node, _operator(), project.id, number)
+            async with node_for(store, options) as node:
+                after = await change(node, operator(), project.id, number)
         print(f"{done} {what}: {_summary(after)}")
         return 0
 
     return asyncio.run(run())
-
-
-def _is_wanted(question: str) -> bool:
-    """Ask, if there is somebody to be asked."""
-    if not sys.stdin.isatty():
-        return True
-    return input(f"{question[0].upper()}{question[1:]} [y/N] ").strip().lower() in ("y", "yes")
-
-
-@asynccontextmanager
-async def _node(store: Store, options: argparse.Namespace) -> AsyncIterator[Node]:
-    """The core without its doors, for one change; presence as a relay has last written it down."""
-    node = Node(store, settings_of(options).limits, version=__version__, name="command-line")
-    await node.start()
-    try:
-        yield node
-    finally:
-        await node.stop()
-
-
-def _operator() -> Principal:
-    return Principal(user_id=0, sites=frozenset(), is_operator=True, is_local=True, name=operating_user())
 
 
 def _summary(after: Sequence[Run]) -> str:

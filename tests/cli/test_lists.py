@@ -148,6 +148,29 @@ async def test_who_sits_at_a_terminal_is_asked(
     assert set((await team.statuses()).values()) == {"Pending Failed" if status == 0 else "Standby"}
 
 
+async def test_who_takes_part_is_listed_and_decided_and_the_sites_hear_at_once(realm: Realm, sh: Shell) -> None:
+    team = await realm.team(participants=2)
+    first, second = team.participants
+    assert (await sh("project", "policy", team.name)).out == "open\n"
+    assert (await sh("project", "policy", str(team.project), "approval")).out == "approval\n"
+    assert (await sh("project", "show", team.name, "--json")).json["join_policy"] == "approval"
+    assert (await sh("member", "remove", team.name, first.uid, "--yes")).out == (
+        f"removed {first.name} from project {team.project} ({team.name})\n"
+    )
+    assert (await team.pa.expect("unsubscribed"))["reason"] == "removed"
+    assert (await team.pa.refused("projects.join", name=team.name))["code"] == "unknown_project"
+    listed = (await sh("members", "list", team.name, "--json")).json
+    standings = {(one["uid"], one["standing"]) for one in listed}
+    here = {(team.coordinator.uid, "coordinator"), (second.uid, "participant")}
+    assert standings == here | {(first.uid, "asks to join"), (first.uid, "removed")}
+    assert (await sh("member", "approve", team.name, first.name, "--yes")).status == 0
+    await team.pa.expect("subscribed")
+    assert (await sh("member", "promote", team.name, second.uid, "--yes")).status == 0
+    assert (await team.pas[1].expect("subscribed", role="coordinator"))["project"] == team.project
+    again = await sh("member", "unbar", team.name, first.uid, "--yes")
+    assert (again.status, again.err.startswith("error: ")) == (1, True)
+
+
 async def test_tail_shows_the_newest_events_and_those_that_come(realm: Realm, relay: RelayProcess, sh: Shell) -> None:
     team = await realm.team()
     await team.co.publish(team.project, data="on\u202e\n")
