@@ -68,6 +68,13 @@ class Settings:
     )
     proxies: str = setting("127.0.0.1", "addresses, by commas, of proxies whose X-Forwarded-* headers are believed")
 
+    otlp_url: str = setting(
+        "", "where traces are sent by OTLP over HTTP, e.g. http://127.0.0.1:4318/v1/traces; needs the extra otel"
+    )
+    trace_ratio: float = setting(
+        1.0, "share of the publishes that are traced whose publisher does not say", least=0, most=1
+    )
+
     audience: str = setting(DEFAULT_AUDIENCE, "what sites with keys make out their assertions to: its URL, say")
     key_session_s: float = setting(
         DEFAULT_SESSION_S, "seconds a session begun with a key goes on without a refresh", least=5, most=366 * 86400
@@ -179,6 +186,8 @@ class Settings:
             raise BadSetting(f"DATABASE_URL: expected sqlite:///… or postgresql://…, got {scheme or 'no scheme'}://…")
         if self.s3_url and not (self.s3_url.startswith("s3://") and urlsplit(self.s3_url).netloc):
             raise BadSetting(f"STARFISH_S3_URL: expected s3://bucket/prefix, got {self.s3_url!r}")
+        if self.otlp_url and urlsplit(self.otlp_url).scheme not in ("http", "https"):
+            raise BadSetting(f"STARFISH_OTLP_URL: expected http://… or https://…, got {self.otlp_url!r}")
         for one in fields(self):
             _check(one.name, getattr(self, one.name), one.metadata)
 

@@ -24,6 +24,7 @@ from typing import Protocol
 from relay.core import access, frames
 from relay.core.model import Draft, Entry, JsonObject, Kind, Participant, Role
 from relay.core.ports import StorageUnavailable, Store
+from relay.core.traces import Tracer
 from relay.protocol.position import JournalBounds
 
 GAP_PATIENCE_S = 0.05
@@ -117,6 +118,7 @@ class Hub:
         self.members: dict[int, Member] = {}
         self.lanes: set[Subscriber] = set()
         self.deleted = False
+        self.tracer: Tracer | None = None
         self._store = store
         self._limits = limits
         self._watcher = watcher

@@ -7,7 +7,7 @@ import re
 import time
 from typing import Any
 
-from msgspec import UNSET
+from msgspec import UNSET, Raw
 
 from relay import metrics
 from relay.core import access, blobs, frames
@@ -48,11 +48,39 @@ async def publish(node: Node, session: Session, frame: Publish, payload: bytes |
         session.ok(frame.ref)
         return
     await session.flight.acquire()
+    begin_trace(node, lane.hub, draft, bytes(frame.trace) if isinstance(frame.trace, Raw) else None)
     try:
         node.writer.offer(lane.hub.project_id, draft, _Answer(node, session, lane, frame.ref, draft))
-    except ReplyError:
+    except ReplyError as error:
         session.flight.release()
+        end_trace(node, lane.hub, draft, error)
         raise
+
+
+async def append(node: Node, hub: Hub, draft: Draft, traceparent: bytes | None) -> Appended:
+    """Take a publish of a request, which waits until it is durable.
+
+    Raises:
+        ReplyError: why it was not appended.
+    """
+    begin_trace(node, hub, draft, traceparent)
+    try:
+        appended = await node.writer.append(hub.project_id, draft)
+    except ReplyError as error:
+        end_trace(node, hub, draft, error)
+        raise
+    end_trace(node, hub, draft, appended)
+    return appended
+
+
+def begin_trace(node: Node, hub: Hub, draft: Draft, parent: bytes | None) -> None:
+    if node.tracer is not None:
+        node.tracer.published(hub.project_id, draft, parent)
+
+
+def end_trace(node: Node, hub: Hub, draft: Draft, outcome: Appended | ReplyError) -> None:
+    if node.tracer is not None:
+        node.tracer.answered(hub.project_id, draft, outcome)
 
 
 async def compose(
@@ -175,6 +203,7 @@ class _Answer:
     def __call__(self, outcome: Appended | ReplyError) -> None:
         self._session.flight.release()
         metrics.PUBLISH_SECONDS.observe(time.perf_counter() - self._since)
+        end_trace(self._node, self._lane.hub, self._draft, outcome)
         if isinstance(outcome, ReplyError):
             self._session.error(self._ref, outcome)
             return
@@ -207,6 +236,8 @@ def settle(node: Node, hub: Hub, member: Member, offset: int) -> None:
     """Everything up to `offset`, but not past the head, is processed by this site."""
     offset = min(offset, hub.head)
     node.keeper.acknowledged(member.site_id, hub.project_id, offset)
+    if node.tracer is not None:
+        node.tracer.acknowledged(hub.project_id, member.site_id, offset)
     for entry in node.receipts.settle(hub.project_id, member, offset):
         frame = frames.text({"type": "receipt", "project": hub.project_id, "offset": entry.offset, "site": member.uid})
         for lane in tuple(hub.lanes):

@@ -31,6 +31,7 @@ from relay.core.receipts import Receipts
 from relay.core.session import Session
 from relay.core.shares import Shares
 from relay.core.together import Together
+from relay.core.traces import Tracer
 from relay.core.writer import JournalWriter, WriterLimits
 from relay.protocol.errors import ReplyError
 
@@ -86,6 +87,7 @@ class Node:
         self.on_presence: list[Callable[[int], None]] = []
         self.on_elsewhere: list[Callable[[], None]] = []
         """Called when another process has changed the database: anything may be different."""
+        self.tracer: Tracer | None = None
         self.audit = audit.Recorder(store, self.now_us, self.spawn)
         self.readers: set[Reader] = set()
         """Requests that follow a project: long polls and event streams."""
@@ -260,6 +262,7 @@ class Node:
 
     async def _load(self, project_id: int) -> Hub | None:
         hub = Hub(project_id, self.store, self.limits.tail, self)
+        hub.tracer = self.tracer
         # Registered before the snapshot is taken: what commits meanwhile waits in the hub, and none is missed.
         self.hubs[project_id] = hub
         try:

@@ -23,6 +23,7 @@ from relay.core import access, frames
 from relay.core.flag import Flag
 from relay.core.hub import Burst, Hub, Member, Shown
 from relay.core.ports import Link, StorageUnavailable, Store
+from relay.core.traces import Tracer
 from relay.protocol.errors import CloseCode, SessionClosed
 from relay.protocol.position import JournalBounds
 
@@ -71,6 +72,9 @@ class Lane:
         elif burst.for_all and self.session_id not in burst.origins and not self.own:
             self.position = burst.last
             self._outbox.link.send(burst.frames)
+            if self.hub.tracer is not None:
+                for shown in burst.shown:
+                    self._trace(self.hub.tracer, shown)
         else:
             for shown in burst.shown:
                 self.take(shown)
@@ -83,6 +87,11 @@ class Lane:
             self.own.discard(offset)
         elif access.sees(self.member.site_id, self.member.role, draft):
             self._outbox.link.send(shown.frame)
+            if self.hub.tracer is not None:
+                self._trace(self.hub.tracer, shown)
+
+    def _trace(self, tracer: Tracer, shown: Shown) -> None:
+        tracer.delivered(self.hub.project_id, shown.offset, self.member.site_id, self.member.uid)
 
     def sent(self, offset: int) -> None:
         """This session published the entry at `offset`: remember it, if the session is still to come by there."""

@@ -81,11 +81,16 @@ class Reader:
                 self.position = entry.offset or self.position
                 if visible:
                     found.append(entry)
+                    self._trace(entry)
                 if len(found) == limit:
                     return found
             if not entries and not self.ended:
                 self.position = max(self.position, head)
         return found
+
+    def _trace(self, entry: Entry) -> None:
+        if self.hub.tracer is not None and entry.offset is not None:
+            self.hub.tracer.delivered(self.hub.project_id, entry.offset, self.member.site_id, self.member.uid)
 
     async def _read(self) -> list[Entry]:
         tail = self.hub.after(self.position, _PAGE)

@@ -45,6 +45,8 @@ class Publish(msgspec.Struct, frozen=True, tag_field="type", tag="publish"):
     data: Raw | UnsetType = UNSET
     transient: bool | None = None
     receipts: bool | None = None
+    trace: Raw | UnsetType = UNSET
+    """A W3C `traceparent`. Of any type: what is none is as good as absent."""
 
 
 class Ack(msgspec.Struct, frozen=True, tag_field="type", tag="ack"):

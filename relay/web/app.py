@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from starlette.applications import Starlette
@@ -16,7 +17,7 @@ from db.store import Store
 from relay import __version__
 from relay.bus.file import FileBus
 from relay.bus.postgres import PostgresBus
-from relay.config import Settings
+from relay.config import BadSetting, Settings
 from relay.core.blob_care import Collector
 from relay.core.logins import Logins
 from relay.core.node import Node
@@ -94,6 +95,8 @@ async def running(settings: Settings) -> AsyncIterator[Relay]:
         async with node.store.snapshot() as tx:
             passwords.old_iterations = await tx.users.old_iterations()
         node.on_elsewhere.append(auth.forget)
+        if settings.otlp_url:
+            stack.push_async_callback(asyncio.to_thread, _trace(node, settings))
         await node.start()
         stack.push_async_callback(node.stop)
         await Rounds(node).start()
@@ -108,6 +111,18 @@ def _lock(database: Database, settings: Settings, stack: AsyncExitStack) -> None
     for file in database.files[:1]:
         file.parent.mkdir(parents=True, exist_ok=True)
         stack.enter_context(sole_server(file, f"http://{settings.host}:{settings.port}"))
+
+
+def _trace(node: Node, settings: Settings) -> Callable[[], None]:
+    """Have the node trace. Returns what sends, at the end, what waits."""
+    try:
+        from relay import tracing  # noqa: PLC0415 - its dependencies are an extra
+    except ModuleNotFoundError as error:
+        raise BadSetting(f"STARFISH_OTLP_URL needs the extra: pip install 'starfish-relay[otel]' ({error})") from None
+    traces = tracing.sending(settings.otlp_url, ratio=settings.trace_ratio, version=node.version, node=node.name)
+    node.tracer = traces
+    node.on_committed.append(traces.committed)
+    return traces.close
 
 
 def _bus(database: Database, settings: Settings, node: Node) -> FileBus | PostgresBus:

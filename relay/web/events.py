@@ -230,7 +230,10 @@ class EventDoor:
             if transient:
                 messaging.pass_on(self._node, hub, draft)
                 return Json({"duplicate": False}, 201)
-            appended = await self._node.writer.append(hub.project_id, draft)
+            traceparent = request.headers.get("traceparent")
+            appended = await messaging.append(
+                self._node, hub, draft, None if traceparent is None else traceparent.encode("latin-1")
+            )
         return Json({"offset": appended.offset, "duplicate": appended.duplicate}, 200 if appended.duplicate else 201)
 
     async def ack(self, request: Request) -> Response:
