@@ -6,10 +6,10 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo run test soak chaos conformance fuzz check fix bench lock clean
+.PHONY: help venv docs docs-serve demo run test soak chaos conformance fuzz check fix bench lock clean
 
 help: ## what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 venv: $(READY) ## set up .venv from the lock
 
@@ -52,6 +52,13 @@ check: $(READY) ## format, lint, types, import contracts
 fix: $(READY) ## format, and mend what lint can mend
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+
+docs: $(READY) ## the documentation as a site, in build/docs
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	@echo "build/docs/index.html"
+
+docs-serve: $(READY) ## the same, on http://127.0.0.1:8001, made anew whenever a page changes
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve --dev-addr 127.0.0.1:8001
 
 bench: $(READY) ## the benchmarks, each with a peer beside it
 	@$(BIN)/python -m benchmarks

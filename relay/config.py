@@ -293,17 +293,18 @@ def load(environ: Mapping[str, str] | None = None, *, env_file: Path = Path(".en
 
 def unknown_names(environ: Mapping[str, str]) -> list[str]:
     """STARFISH_ names in the environment that mean nothing: misspelt, perhaps."""
-    known = {f"STARFISH_{one.name.upper()}" for one in fields(Settings)} | _FOR_COMMANDS
+    known = {f"STARFISH_{one.name.upper()}" for one in fields(Settings)} | FOR_COMMANDS.keys()
     return sorted(name for name in environ if name.startswith("STARFISH_") and name not in known)
 
 
-_FOR_COMMANDS = {
-    "STARFISH_IDENTITY",
-    "STARFISH_SUPERUSER_PASSWORD",
-    "STARFISH_TOKEN",
-    "STARFISH_URL",
-    "STARFISH_USER_PASSWORD",
+FOR_COMMANDS: Mapping[str, str] = {
+    "STARFISH_IDENTITY": "the file with the site's identity, for `keys`, `send` and `fetch`",
+    "STARFISH_SUPERUSER_PASSWORD": "the password that `createsuperuser --no-input` takes",
+    "STARFISH_TOKEN": "the site's token, for the commands that a site runs",
+    "STARFISH_URL": "the relay that they speak to, such as https://relay.example",
+    "STARFISH_USER_PASSWORD": "the password that `user create --no-input` and `user passwd --no-input` take",
 }
+"""Names that single commands read, and what each is."""
 
 
 def _old_names(values: Mapping[str, str]) -> str:

@@ -1,0 +1,1 @@
+"""What is needed to make the project's documents, and by nothing that is installed."""
