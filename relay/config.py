@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -66,7 +67,15 @@ class Settings:
     allowed_origins: tuple[str, ...] = setting(
         (), "origins, by commas, whose pages may connect besides the relay's own, e.g. https://board.example"
     )
-    proxies: str = setting("127.0.0.1", "addresses, by commas, of proxies whose X-Forwarded-* headers are believed")
+    proxies: str = setting(
+        "127.0.0.1", "addresses or networks, by commas, of proxies whose X-Forwarded-* headers are believed; or nothing"
+    )
+    head_timeout_s: float = setting(
+        20.0, "seconds for a request's line and headers, and for a TLS handshake", least=0.1, most=600
+    )
+    hsts_s: int = setting(
+        31_536_000, "seconds for which browsers are to come by TLS only, once they did; 0 does not say so", least=0
+    )
 
     otlp_url: str = setting(
         "", "where traces are sent by OTLP over HTTP, e.g. http://127.0.0.1:4318/v1/traces; needs the extra otel"
@@ -188,6 +197,7 @@ class Settings:
             raise BadSetting(f"STARFISH_S3_URL: expected s3://bucket/prefix, got {self.s3_url!r}")
         if self.otlp_url and urlsplit(self.otlp_url).scheme not in ("http", "https"):
             raise BadSetting(f"STARFISH_OTLP_URL: expected http://… or https://…, got {self.otlp_url!r}")
+        _check_proxies(self.proxies)
         for one in fields(self):
             _check(one.name, getattr(self, one.name), one.metadata)
 
@@ -336,6 +346,16 @@ def _read(name: str, value: str, default: Any) -> Any:
     except (ValueError, KeyError):
         expected = {bool: "true or false", int: "a whole number", float: "a number"}[type(default)]
         raise BadSetting(f"{name}: expected {expected}, got {value!r}") from None
+
+
+def _check_proxies(given: str) -> None:
+    """No `*`, and no host's name: the one would have anybody believed, and the other nobody."""
+    for part in filter(None, (part.strip() for part in given.split(","))):
+        try:
+            ip_network(part)
+        except ValueError:
+            expected = "addresses or networks, such as 127.0.0.1,10.0.0.0/8"
+            raise BadSetting(f"STARFISH_PROXIES: expected {expected}, got {part!r}") from None
 
 
 def _check(name: str, value: Any, metadata: Mapping[str, Any]) -> None:

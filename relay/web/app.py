@@ -34,6 +34,7 @@ from relay.web.auth import Authenticator
 from relay.web.blobs import BlobDoor
 from relay.web.calls import CallDoor
 from relay.web.events import KEEP_ALIVE_S, EventDoor
+from relay.web.headers import CarefulHeaders
 from relay.web.health import Health
 from relay.web.metrics import MetricsDoor
 from relay.web.origin import FromWhere, note_where
@@ -152,7 +153,7 @@ def _relay(node: Node, auth: Authenticator, settings: Settings) -> Relay:
             *blobs.routes(),
             *legacy.routes(node, auth, settings, files),
         ],
-        middleware=[Middleware(FromWhere)],
+        middleware=[Middleware(FromWhere), Middleware(CarefulHeaders, hsts_s=settings.hsts_s)],
         exception_handlers={ReplyError: _refused},
     )
     return Relay(node, app, door)

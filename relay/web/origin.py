@@ -9,6 +9,9 @@ from relay.telemetry import begin_request
 
 REQUEST_ID = b"x-request-id"
 
+LONGEST = 64
+"""Characters of an address; a proxy may report anything."""
+
 
 class FromWhere:
     """An ASGI application that notes the client's address, a proxy's word for it where that is believed.
@@ -33,6 +36,6 @@ class FromWhere:
 def note_where(scope: Scope) -> str:
     """Note it for the rest of this task. Returns the request's id."""
     client = scope.get("client")
-    SOURCE.set(Source(origin=str(client[0]) if client else ""))
+    SOURCE.set(Source(origin=str(client[0])[:LONGEST] if client else ""))
     given = next((value for name, value in scope.get("headers", ()) if name == REQUEST_ID), None)
     return begin_request(None if given is None else given.decode("latin-1"))

@@ -45,6 +45,9 @@ STATUS: Mapping[ErrorCode, int] = {
 RETRY_AFTER_S = (2.0, 10.0)
 """Between these, at random: a crowd that was refused in one moment is not to come back in one."""
 
+SLOWEST_BYTES_S = 1024
+"""How long a body may take in all: `STALL_S`, and a second more for each so many bytes that have come."""
+
 _encoder = msgspec.json.Encoder()
 
 
@@ -104,7 +107,8 @@ async def read_body(request: Request, form: type[Any], limit: int, *, default: A
     """A JSON body; of one that is empty, `default`, if there is one.
 
     Raises:
-        ReplyError: `too_large`, `invalid`; or no byte has come for `STALL_S`: a peer that is gone may never say so.
+        ReplyError: `too_large`, `invalid`; or no byte has come for `STALL_S` (a peer that is gone may never say so), or it
+            trickles.
     """
     body = await _whole(request, limit)
     if not body and default is not None:
@@ -119,12 +123,18 @@ async def _whole(request: Request, limit: int) -> bytes:
     chunks: list[bytes] = []
     size = 0
     stream = aiter(request.stream())
+    now = asyncio.get_running_loop().time
+    until = now() + STALL_S
     while True:
+        left_s = until + size / SLOWEST_BYTES_S - now()
         try:
-            async with asyncio.timeout(STALL_S):
+            async with asyncio.timeout(min(STALL_S, left_s)):
                 chunk = await anext(stream, None)
         except TimeoutError:
-            raise invalid(body=f"it broke off: no byte for {STALL_S:g} s") from None
+            words = f"it broke off: no byte for {STALL_S:g} s"
+            if left_s < STALL_S:
+                words = f"it trickles: fewer than {SLOWEST_BYTES_S} bytes a second"
+            raise invalid(body=words) from None
         if chunk is None:
             return b"".join(chunks)
         size += len(chunk)

@@ -75,6 +75,13 @@ async def serve(settings: Settings) -> None:
         log.info("stopped")
 
 
+def _http(settings: Settings) -> type[RelayHttp]:
+    class Http(RelayHttp):
+        head_timeout_s = settings.head_timeout_s
+
+    return Http
+
+
 def config_of(settings: Settings, app: ASGIApp) -> uvicorn.Config:
     """How uvicorn is to serve: the relay, or what its conformance is tested with."""
     return uvicorn.Config(
@@ -82,7 +89,7 @@ def config_of(settings: Settings, app: ASGIApp) -> uvicorn.Config:
         interface="asgi3",
         lifespan="off",
         loop="none",
-        http=RelayHttp,
+        http=_http(settings),
         ws=RelayProtocol,
         ws_max_size=settings.inline_bytes + _FRAME_HEADER_BYTES,
         ws_ping_interval=settings.ping_interval_s,

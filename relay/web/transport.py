@@ -27,7 +27,8 @@ from typing import Any, cast
 
 from starlette.types import Receive
 from starlette.websockets import WebSocket
-from uvicorn._types import ASGIReceiveEvent
+from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
+from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.server import ServerProtocol
@@ -154,6 +155,15 @@ class RelayProtocol(WebSocketsSansIOProtocol):
         if not self.read_paused:
             self.read_paused = True
             self.transport.pause_reading()
+
+    async def send(self, message: ASGISendEvent) -> None:
+        """The handshake's answer. One to nobody is no error, and a refusal is an answer, too."""
+        if self.transport.is_closing():
+            self.handshake_complete = True
+            raise ClientDisconnected
+        await super().send(message)
+        if self.close_sent:
+            self.handshake_complete = True
 
     def handle_close(self, event: Frame) -> None:
         self.left_cleanly = not self.close_sent

@@ -17,6 +17,7 @@ from starlette.requests import Request
 
 from relay.web.legacy.answers import Refused, bad, detail
 from relay.web.legacy.multipart import BadForm, Head, Multipart
+from relay.web.replies import SLOWEST_BYTES_S
 
 MAX_BYTES = 8 * 1024 * 1024
 MAX_FIELDS = 1000
@@ -61,18 +62,25 @@ async def chunks(request: Request, stall_s: float) -> AsyncIterator[bytes]:
     """The body as it comes in.
 
     Raises:
-        Refused: 408, if no byte has come for so many seconds: a peer that is gone may never say so.
+        Refused: 408, if no byte has come for so many seconds (a peer that is gone may never say so), or if it trickles:
+            after those seconds it has to have come by `SLOWEST_BYTES_S`.
     """
     stream = aiter(request.stream())
+    now = asyncio.get_running_loop().time
+    until, size = now() + stall_s, 0
     while True:
+        left_s = until + size / SLOWEST_BYTES_S - now()
         try:
-            async with asyncio.timeout(stall_s):
+            async with asyncio.timeout(min(stall_s, left_s)):
                 chunk = await anext(stream, None)
         except TimeoutError:
             words = f"Request body broke off: no byte for {stall_s:g} s."
+            if left_s < stall_s:
+                words = f"Request body trickles: fewer than {SLOWEST_BYTES_S} bytes a second."
             raise detail(408, words, {"Connection": "close"}) from None
         if chunk is None:
             return
+        size += len(chunk)
         yield chunk
 
 

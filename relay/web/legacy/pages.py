@@ -4,8 +4,6 @@ told to allow neither.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from collections.abc import Mapping
 from html import escape
@@ -13,19 +11,12 @@ from pathlib import Path
 
 from starlette.responses import Response
 
+from relay.web.headers import page_policy
 from relay.web.legacy.answers import Answer
 
 _STYLE = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
-_STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode("ascii")
 
-HEADERS: Mapping[str, str] = {
-    "Content-Security-Policy": (
-        f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; base-uri 'none'; form-action 'none'; "
-        "frame-ancestors 'none'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-}
+HEADERS: Mapping[str, str] = {"Content-Security-Policy": page_policy(styles=[_STYLE])}
 
 
 def response(html: str, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
