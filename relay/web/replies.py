@@ -107,8 +107,8 @@ async def read_body(request: Request, form: type[Any], limit: int, *, default: A
     """A JSON body; of one that is empty, `default`, if there is one.
 
     Raises:
-        ReplyError: `too_large`, `invalid`; or no byte has come for `STALL_S` (a peer that is gone may never say so), or it
-            trickles.
+        ReplyError: `too_large`, `invalid`; or no byte has come for `STALL_S` (a peer that is gone may never say so), or
+            it trickles.
     """
     body = await _whole(request, limit)
     if not body and default is not None:
@@ -132,7 +132,7 @@ async def _whole(request: Request, limit: int) -> bytes:
                 chunk = await anext(stream, None)
         except TimeoutError:
             words = f"it broke off: no byte for {STALL_S:g} s"
-            if left_s < STALL_S:
+            if left_s < STALL_S / 2:
                 words = f"it trickles: fewer than {SLOWEST_BYTES_S} bytes a second"
             raise invalid(body=words) from None
         if chunk is None:

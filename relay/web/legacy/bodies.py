@@ -75,7 +75,7 @@ async def chunks(request: Request, stall_s: float) -> AsyncIterator[bytes]:
                 chunk = await anext(stream, None)
         except TimeoutError:
             words = f"Request body broke off: no byte for {stall_s:g} s."
-            if left_s < stall_s:
+            if left_s < stall_s / 2:
                 words = f"Request body trickles: fewer than {SLOWEST_BYTES_S} bytes a second."
             raise detail(408, words, {"Connection": "close"}) from None
         if chunk is None:
