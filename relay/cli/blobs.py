@@ -49,7 +49,7 @@ def check(options: argparse.Namespace) -> int:
 
     async def run() -> int:
         lost = others = 0
-        async with open_store(options) as store:
+        async with open_store(options, changes=False) as store:
             async for fault in blob_care.check(store, open_files(settings), deep=not options.quick):
                 print(f"{'LOST ' if fault.is_loss else 'spare'} {fault.name}: {fault.what}")
                 lost, others = lost + fault.is_loss, others + (not fault.is_loss)

@@ -37,4 +37,7 @@ def is_wanted(question: str) -> bool:
     """Ask, if there is somebody to be asked."""
     if not sys.stdin.isatty():
         return True
-    return input(f"{question[0].upper()}{question[1:]} [y/N] ").strip().lower() in ("y", "yes")
+    try:
+        return input(f"{question[0].upper()}{question[1:]} [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:
+        return False

@@ -47,7 +47,7 @@ def list_journals(options: argparse.Namespace) -> int:
     limits = settings_of(options).retention
 
     async def run() -> int:
-        async with open_store(options) as store:
+        async with open_store(options, changes=False) as store:
             found = await journals.overview(store)
         table = Table("project", "name", "from", "to", "bytes", "keeps", Column("slowest", no_wrap=True), "behind")
         for journal in found:

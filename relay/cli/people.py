@@ -139,7 +139,7 @@ def change_password(options: argparse.Namespace) -> int:
 
 def list_users(options: argparse.Namespace) -> int:
     async def run() -> int:
-        async with open_store(options) as store:
+        async with open_store(options, changes=False) as store:
             users = await accounts.list_users(store)
         table = Table("name", "email", "role", "sites", "created", "state")
         for user, sites in users:

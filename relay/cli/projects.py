@@ -67,7 +67,7 @@ def set_policy(options: argparse.Namespace) -> int:
 
 def list_projects(options: argparse.Namespace) -> int:
     async def run() -> int:
-        async with open_store(options) as store, store.snapshot() as tx:
+        async with open_store(options, changes=False) as store, store.snapshot() as tx:
             projects = await _chosen(tx, options)
             rows = [await _row(tx, project) for project in projects[-options.limit :]]
         columns = ("id", "name", "coordinator", "members", "online", "head", "batch", "status", "updated")
@@ -105,6 +105,7 @@ async def _fields(tx: Tx, project: Project, members: list[Participant], sites: d
         "description": project.description,
         "join_policy": project.join_policy.value,
         "coordinator": coordinator,
+        "joining": project.join_policy.value,
         "members": len(members),
         "online": sum(site.connected for site in sites.values()),
         "epoch": bounds.epoch,
@@ -129,7 +130,7 @@ def _status(batch: Batch) -> str | None:
 
 def show_project(options: argparse.Namespace) -> int:
     async def run() -> int:
-        async with open_store(options) as store, store.snapshot() as tx:
+        async with open_store(options, changes=False) as store, store.snapshot() as tx:
             project = await project_named(tx, options.project)
             members = await tx.participants.of_project(project.id)
             sites = await tx.sites.many([member.site_id for member in members])

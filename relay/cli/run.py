@@ -73,14 +73,14 @@ def settings_of(options: argparse.Namespace, **more: Any) -> Settings:
 
 
 @asynccontextmanager
-async def connected(settings: Settings) -> AsyncIterator[Database]:
-    """The database, connected; afterwards a relay that serves it is told to look."""
+async def connected(settings: Settings, *, changes: bool = True) -> AsyncIterator[Database]:
+    """The database, connected; afterwards a relay that serves it is told to look, if there may be changes."""
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     database = open_database(settings)
     await database.connect()
     try:
         yield database
-        if database.dialect == "postgresql":
+        if changes and database.dialect == "postgresql":
             async with database.autocommit() as connection:
                 await connection.execute(NOTIFY)
     finally:
@@ -88,9 +88,10 @@ async def connected(settings: Settings) -> AsyncIterator[Database]:
 
 
 @asynccontextmanager
-async def open_store(options: argparse.Namespace) -> AsyncIterator[Store]:
+async def open_store(options: argparse.Namespace, *, changes: bool = True) -> AsyncIterator[Store]:
+    """The storage. Without `changes` a relay that serves it is not disturbed: it goes on with what it remembers."""
     settings = settings_of(options)
-    async with connected(settings) as database:
+    async with connected(settings, changes=changes) as database:
         missing = await db.migrate.pending(database)
         if missing and not settings.is_sqlite:
             raise SchemaTooOld(f"the database lacks {len(missing)} migrations; run `starfish-relay migrate` first")

@@ -16,7 +16,7 @@ from relay.cli.words import Run as Command
 from relay.cli.words import action, actions, between
 from relay.core import batches, files, runs
 from relay.core.access import Principal
-from relay.core.model import JsonObject, Run, rfc3339
+from relay.core.model import JsonObject, Project, Run, rfc3339
 from relay.core.node import Node
 from relay.core.ports import Tx
 
@@ -73,7 +73,7 @@ def _add_change(among: Any, name: str, run: Command, help_: str, example: str) -
 
 def list_runs(options: argparse.Namespace) -> int:
     async def run() -> int:
-        async with open_store(options) as store, store.snapshot() as tx:
+        async with open_store(options, changes=False) as store, store.snapshot() as tx:
             total, chosen = await _chosen(tx, options)
             rows = await _rows(tx, chosen[-options.limit :])
         columns = ("id", "project", "batch", "site", "role", "status", "round", "updated")
@@ -132,7 +132,7 @@ async def _rows(tx: Tx, found: Sequence[Run]) -> list[JsonObject]:
 
 def show_run(options: argparse.Namespace) -> int:
     async def run() -> int:
-        async with open_store(options) as store, store.snapshot() as tx:
+        async with open_store(options, changes=False) as store, store.snapshot() as tx:
             found = await run_numbered(tx, options.run_id)
             (record,) = await _rows(tx, [found])
             record["tasks"] = [
@@ -163,22 +163,26 @@ def restart(options: argparse.Namespace) -> int:
 
 
 def _change(options: argparse.Namespace, change: Change, verb: str, done: str) -> int:
-    async def run() -> int:
-        async with open_store(options) as store:
-            async with store.snapshot() as tx:
-                project = await project_named(tx, options.project)
-                number = options.batch or await batches.open_number(tx, project.id) or project.batch
-            if not number:
-                return fail(f"project {project.id} has had no batch yet")
-            what = f"batch {number} of project {project.id} ({printable(project.name)})"
-            if not options.yes and not is_wanted(f"{verb} {what}?"):
-                return fail(f"nothing was {done}")
-            async with node_for(store, options) as node:
-                after = await change(node, operator(), project.id, number)
-        print(f"{done} {what}: {_summary(after)}")
-        return 0
+    project, number = asyncio.run(_meant(options))
+    if not number:
+        return fail(f"project {project.id} has had no batch yet")
+    what = f"batch {number} of project {project.id} ({printable(project.name)})"
+    if not options.yes and not is_wanted(f"{verb} {what}?"):
+        return fail(f"nothing was {done}")
 
-    return asyncio.run(run())
+    async def run() -> list[Run]:
+        async with open_store(options) as store, node_for(store, options) as node:
+            return await change(node, operator(), project.id, number)
+
+    print(f"{done} {what}: {_summary(asyncio.run(run()))}")
+    return 0
+
+
+async def _meant(options: argparse.Namespace) -> tuple[Project, int]:
+    """The batch that is named; else the one that is open, or was last. 0: there was none."""
+    async with open_store(options, changes=False) as store, store.snapshot() as tx:
+        project = await project_named(tx, options.project)
+        return project, options.batch or await batches.open_number(tx, project.id) or project.batch
 
 
 def _summary(after: Sequence[Run]) -> str:

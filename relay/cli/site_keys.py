@@ -75,7 +75,7 @@ def _text(given: str) -> str:
 
 def list_keys(options: argparse.Namespace) -> int:
     async def run() -> int:
-        async with open_store(options) as store:
+        async with open_store(options, changes=False) as store:
             keys = await signing_keys.listing(store, options.site)
         table = Table(
             Column("id", no_wrap=True), "site", Column("uid", no_wrap=True), "label", "created", "used", "state"

@@ -79,7 +79,7 @@ def create_site(options: argparse.Namespace) -> int:
 
 def list_sites(options: argparse.Namespace) -> int:
     async def run() -> int:
-        async with open_store(options) as store, store.snapshot() as tx:
+        async with open_store(options, changes=False) as store, store.snapshot() as tx:
             sites = await _chosen(tx, options)
             owners = await _owners(tx)
             rows = [
@@ -124,7 +124,7 @@ def _row(site: Site, owners: dict[int, str]) -> JsonObject:
 
 def show_site(options: argparse.Namespace) -> int:
     async def run() -> int:
-        async with open_store(options) as store, store.snapshot() as tx:
+        async with open_store(options, changes=False) as store, store.snapshot() as tx:
             site = await site_named(tx, options.site)
             row = _row(site, await _owners(tx))
             row["projects"] = [await _part(tx, part) for part in await tx.participants.of_site(site.id)]
@@ -168,7 +168,7 @@ def run_job(options: argparse.Namespace) -> int:
     """The old router's cron job. The relay keeps presence by itself; the job is there so that cron lines still work."""
 
     async def run() -> int:
-        async with open_store(options) as store, store.snapshot() as tx:
+        async with open_store(options, changes=False) as store, store.snapshot() as tx:
             _, sites = await tx.sites.visible_to(None, limit=100_000, skip=0)
         table = Table("site", "uid", "status", "since")
         for site in sites:

@@ -75,7 +75,7 @@ def add_tail(parser: argparse.ArgumentParser) -> None:
 
 def tail(options: argparse.Namespace) -> int:
     async def run() -> int:
-        async with open_store(options) as store:
+        async with open_store(options, changes=False) as store:
             await _Tail(store, options).run()
         return 0
 

@@ -86,7 +86,7 @@ def create_token(options: argparse.Namespace) -> int:
 
 def list_tokens(options: argparse.Namespace) -> int:
     async def run() -> int:
-        async with open_store(options) as store:
+        async with open_store(options, changes=False) as store:
             tokens = await accounts.list_tokens(store, options.site)
         table = Table("id", "site", Column("uid", no_wrap=True), "label", "scopes", "created", "expires", "state")
         for token, site in tokens:

@@ -131,7 +131,7 @@ async def test_a_serving_relay_keeps_to_the_policy_of_a_batch_that_was_restarted
     await team.co.expect("event", kind="batch", data={"reason": "deadline"})
 
 
-@pytest.mark.parametrize(("answer", "status"), [("n\n", 1), ("\n", 1), ("y\n", 0)])
+@pytest.mark.parametrize(("answer", "status"), [("n\n", 1), ("", 1), ("y\n", 0)])
 async def test_who_sits_at_a_terminal_is_asked(
     realm: Realm, sh: Shell, monkeypatch: pytest.MonkeyPatch, answer: str, status: int
 ) -> None:
