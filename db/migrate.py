@@ -69,11 +69,16 @@ async def migrate(database: Database) -> list[Migration]:
         async with database.transaction() as connection:
             if migration.number in await _applied(connection):
                 continue
-            for statement in _statements(Template(migration.sql).substitute(_WORDS[database.dialect])):
-                await connection.execute(statement)
-            await connection.execute(RECORD, {"number": migration.number, "name": migration.name})
+            await apply(connection, migration)
             done.append(migration)
     return done
+
+
+async def apply(connection: Connection, migration: Migration) -> None:
+    """Apply one, and record it. The table of the migrations is there, and nobody else migrates now."""
+    for statement in _statements(Template(migration.sql).substitute(_WORDS[connection.dialect])):
+        await connection.execute(statement)
+    await connection.execute(RECORD, {"number": migration.number, "name": migration.name})
 
 
 async def _applied(connection: Connection) -> set[int]:

@@ -4,6 +4,7 @@
     <root>/uploads/<id>          uploads that can be resumed, also after a crash (`relay.blobs.staging`)
     <root>/ab/cd0123…            contents, by the SHA-256 of their bytes
     <root>/lock                  held while a content gets its place, and while one that nobody needs is removed
+    <root>/kept                  held, by any number, as long as nothing may be removed: a backup reads
 
 A file is written, flushed to the disk, and only then moved to its place, so that whatever is there is whole. No name
 from outside is ever part of a path.
@@ -110,8 +111,29 @@ class LocalFiles:
                     yield Lying(name=path.name, size=path.stat().st_size)
 
     def drop(self, sha256: str, before_us: int) -> bool:
-        with named_errors(), exclusive(self._root):
-            return _remove_if_older(place(self._root, sha256), before_us)
+        with named_errors(), self._unless_kept() as free, exclusive(self._root):
+            return free and _remove_if_older(place(self._root, sha256), before_us)
+
+    @contextmanager
+    def all_kept(self) -> Iterator[None]:
+        """No content is dropped meanwhile, by whatever process of this machine: what is read stays to its end."""
+        with (self._root / "kept").open("ab") as lease:
+            fcntl.flock(lease, fcntl.LOCK_SH)
+            yield
+
+    @contextmanager
+    def _unless_kept(self) -> Iterator[bool]:
+        with (self._root / "kept").open("ab") as lease:
+            try:
+                fcntl.flock(lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
+
+    def lying_at(self, sha256: str) -> Path | None:
+        """The file that a content is, if it is one on this machine: it is replaced or removed, never changed."""
+        return place(self._root, sha256)
 
     def free_bytes(self) -> int:
         with named_errors():

@@ -75,6 +75,9 @@ class S3Files(LocalFiles):
             return None
         return obstore.sign(self._bucket, "GET", _key(sha256), timedelta(seconds=lasts_s))
 
+    def lying_at(self, sha256: str) -> Path | None:
+        return None
+
     def size(self, sha256: str) -> int:
         with _named_errors():
             return obstore.head(self._bucket, _key(sha256))["size"]
@@ -88,12 +91,12 @@ class S3Files(LocalFiles):
                         yield Lying(name=name, size=one["size"])
 
     def drop(self, sha256: str, before_us: int) -> bool:
-        with _named_errors():
+        with _named_errors(), self._unless_kept() as free:
             try:
                 found = obstore.head(self._bucket, _key(sha256))
             except (NotFoundError, FileNotFoundError):
                 return False
-            if found["last_modified"].timestamp() * 1e6 >= before_us:
+            if not free or found["last_modified"].timestamp() * 1e6 >= before_us:
                 return False
             obstore.delete(self._bucket, _key(sha256))
             return True

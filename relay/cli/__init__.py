@@ -49,6 +49,8 @@ COMMANDS = (
     Command("migrate", "serving", "bring the database's schema up to date"),
     Command("check-config", "serving", "list the settings, what they are now, and what is wrong with them"),
     Command("doctor", "doctor", "look for what is wrong with the relay and around it, and say what mends it"),
+    Command("backup", "backups", "copy all data, as it is at one moment, while the relay serves"),
+    Command("restore", "backups", "put a backup back; no relay serves meanwhile"),
     Command("version", "versions", "print the version", at_site=True),
     Command("status", "statuses", "how a relay is: sites, projects and runs, as they change", at_site=True),
     Command("createsuperuser", "people", "make an operator, who sees and may change all"),

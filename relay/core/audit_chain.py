@@ -67,6 +67,8 @@ class Deed(StrEnum):
     BLOB_READ = "blob.read"
     BLOB_LINK = "blob.link"
     BLOB_DELETE = "blob.delete"
+    BACKUP = "storage.backup"
+    RESTORE = "storage.restore"
     LEFT_OUT = "audit.left_out"
 
 
