@@ -289,7 +289,8 @@ class Site:
         """The event as the application is shown it; None if it is not."""
         if event.kind == "resync" and event.sender is None:
             runs = await self._patiently(lambda: self.runs.list(event.project))
-            return replace(event, data=event.data | {"runs": runs or []})
+            data = event.data if isinstance(event.data, dict) else {}
+            return replace(event, data=data | {"runs": runs or []})
         desk, event = self._desk, replace(event, origin=self._payloads)
         return event if desk is None else await self._patiently(lambda: desk.shown(event))
 

@@ -158,6 +158,9 @@ class Node:
                 await change.store()
         except (StorageUnavailable, asyncio.CancelledError):
             self.doubt(project_ids)
+            if change is not None:  # who has joined, if it has, is subscribed even where no hub is there to look
+                for project_id, entries in change.entries.items():
+                    self._meet_newcomers(project_id, entries)
             raise
         except ReplyError as error:
             if change is not None:

@@ -19,6 +19,8 @@ REMEMBERED = 20_000
 FOLLOWERS_PER_SITE = 256
 """Long polls and event streams of a site that are open at once."""
 RETRY_AFTER_S = 30
+POLLS_PER_SITE = 5.0
+"""Requests a second. A controller that polls sends two each 5 s, a coordinator's three, and more when a run moves."""
 ANY = 1e18
 """A rate that nothing reaches."""
 
@@ -84,6 +86,20 @@ class Shares:
             ReplyError: `rate_limited`.
         """
         refused = Gate(self._rates, self._of(site), alone=False).admit(size, now)
+        if refused is not None:
+            raise refused
+
+    def admit_poll(self, user_id: int, sites: int, now: float) -> None:
+        """Let a request of the polling API pass. It does not say whose controller sends it: all of a user's share what
+        its sites may together, and have at least `POLLS_PER_SITE` for each, whatever else the sites do.
+
+        Raises:
+            ReplyError: `rate_limited`.
+        """
+        sites, rates = max(1, sites), self._rates
+        rate = max(POLLS_PER_SITE * sites, min(rates.site_frames * sites, rates.user_frames or ANY))
+        kept = self._kept((f"polls of {sites}", user_id), rate, ANY)
+        refused = Gate(rates, (kept,), alone=False).admit(0, now)
         if refused is not None:
             raise refused
 

@@ -236,6 +236,16 @@ async def test_a_fresh_site_whose_cursor_is_lost_is_told_too(fake: FakeRelay) ->
         assert (resync.kind, resync.data) == ("resync", {"from": 4, "runs": RUNS})
 
 
+@pytest.mark.parametrize("data", ["no object", None, [1]])
+async def test_a_resync_of_the_relays_own_whose_data_is_no_object_ends_nothing(fake: FakeRelay, data: object) -> None:
+    async with fake.site() as site:
+        answering = asyncio.create_task(answer_runs(fake.peers[0]))
+        await fake.peers[0].send(event(1, kind="resync", data=data) | {"from": None}, event(2))
+        first, second = await take(site, 2)
+        await answering
+        assert (first.kind, first.data, second.offset) == ("resync", {"runs": RUNS}, 2)
+
+
 async def test_the_state_is_read_until_the_relay_can_tell_it(fake: FakeRelay) -> None:
     async with fake.site({12: project(9, recovered=False)}) as site:
         reading = asyncio.create_task(take(site, 1))

@@ -81,3 +81,18 @@ async def test_the_sites_of_a_user_share_its_rate_and_its_number_of_sessions(sha
     for response in too_fast:
         assert (response.status_code, response.json()["error"]["code"]) == (429, "rate_limited")
         assert int(response.headers["Retry-After"]) >= 1
+
+
+async def test_polls_of_a_user_are_counted_together_and_those_that_come_as_they_should_are_not_refused(
+    shared: Realm,
+) -> None:
+    await shared.site()
+    for _ in range(20):
+        assert (await shared.rest("GET", "runs/active/", shared.owner)).status_code == 200
+    answers = await asyncio.gather(*(shared.rest("GET", "runs/active/", shared.owner) for _ in range(5 * BURST)))
+    too_fast = [answer for answer in answers if answer.status_code != 200]
+    assert too_fast
+    for answer in too_fast:
+        assert answer.status_code == 429
+        assert answer.json()["detail"].startswith("too much at once")
+        assert int(answer.headers["Retry-After"]) >= 1

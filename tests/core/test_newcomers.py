@@ -6,10 +6,12 @@ import asyncio
 
 import pytest
 
+from relay.core import membership
 from relay.core.access import Principal
 from relay.core.change import own_event
-from relay.core.model import Kind, Site
+from relay.core.model import Kind, Role, Site
 from relay.core.node import Limits, Node
+from relay.core.ports import StorageUnavailable
 from relay.core.session import Identity, Session
 from relay.core.welcome import welcome
 from relay.protocol.envelope import Hello
@@ -51,4 +53,27 @@ async def test_a_newcomer_is_subscribed(store: FakeStore, world: World, loaded: 
     node.committed(project.id, entries)
     await settle()
     assert set(session.outbox.lanes) == {project.id}
+    await node.stop()
+
+
+@pytest.mark.parametrize("stored", [True, False])
+async def test_who_has_joined_by_a_commit_that_was_not_answered_is_subscribed(
+    store: FakeStore, world: World, stored: bool
+) -> None:
+    """No hub is loaded: there is none that would look for itself."""
+    node = Node(store.port, LIMITS, version="0", name="node")
+    coordinator, newcomer = await world.site(), await world.site()
+    project = (await world.project(coordinator, [])).project
+    session = await connected(node, store, newcomer)
+
+    async def join() -> None:
+        async with node.change(project.id) as change:
+            await membership.add(change, project.id, newcomer, Role.PARTICIPANT, "")
+            store.doubtful, store.down = stored, not stored
+
+    with pytest.raises(StorageUnavailable):
+        await join()
+    store.doubtful = store.down = False
+    await settle()
+    assert set(session.outbox.lanes) == ({project.id} if stored else set())
     await node.stop()

@@ -52,6 +52,27 @@ def test_sessions_are_counted_by_site_and_by_user(of_all: Shares) -> None:
     assert [has_room(of_all, one) for one in (site(1), site(2))] == [True, True]
 
 
+def polls(of_all: Shares, *, user: int, sites: int, now: float) -> int:
+    """How many are let pass at once."""
+    passed = 0
+    with suppress(ReplyError):
+        while True:
+            of_all.admit_poll(user, sites, now)
+            passed += 1
+    return passed
+
+
+def test_polls_are_counted_by_user_and_those_of_all_its_sites_have_room(of_all: Shares) -> None:
+    assert polls(of_all, user=1, sites=1, now=0.0) == 10, "as much as its site may"
+    assert polls(of_all, user=1, sites=1, now=0.5) == 5
+    assert polls(of_all, user=2, sites=2, now=0.0) == 15, "as much as the user may"
+    assert polls(of_all, user=3, sites=100, now=0.0) == 500, "an operator that is strict stops no controller"
+    assert polls(of_all, user=4, sites=0, now=0.0) == 10
+    with pytest.raises(ReplyError) as refused:
+        of_all.admit_poll(1, 1, 0.5)
+    assert (refused.value.code, refused.value.details["retry_after"] > 0) == (ErrorCode.RATE_LIMITED, True)
+
+
 def test_long_polls_and_streams_are_bounded(of_all: Shares) -> None:
     with ExitStack() as stack:
         for _ in range(FOLLOWERS_PER_SITE):

@@ -6,6 +6,7 @@ before a method that the endpoint has not (405). Every answer says `Allow` and `
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import uuid
@@ -123,6 +124,7 @@ class View:
         is_open: answers without a login, and to everybody alike.
         for_operators: refuses everybody else.
         is_polled: what it answers to a GET is kept until it changes; it must not name the host.
+        is_sent_once: controllers do not send it again: it is never refused for coming too fast.
     """
 
     path: str
@@ -131,6 +133,7 @@ class View:
     is_open: bool = False
     for_operators: bool = False
     is_polled: bool = False
+    is_sent_once: bool = False
 
     @property
     def allow(self) -> str:
@@ -161,6 +164,7 @@ class Door:
         return Route(API + view.path, _Endpoint(self, view), name=f"legacy: {view.name}")
 
 
+SENT_ONCE_WAITS_S = 5.0
 NOBODY = Principal(user_id=0, sites=frozenset())
 
 
@@ -210,6 +214,7 @@ class _Endpoint:
         principal = NOBODY
         if not self.view.is_open:
             principal = await self.door.auth.user(request.headers.get("authorization"))
+            await self._admit(principal)
         if self.view.for_operators:
             access.require_operator(principal)
         method = "GET" if request.method == "HEAD" else request.method
@@ -222,6 +227,20 @@ class _Endpoint:
         if method == "GET" and self.view.is_polled and media == bodies.JSON:
             return await self._poll(asked, handler)
         return await handler(asked)
+
+    async def _admit(self, principal: Principal) -> None:
+        """Count the request towards the user's rate. What is never sent again waits a while in the place of a refusal.
+
+        Raises:
+            ReplyError: `rate_limited`.
+        """
+        try:
+            now = asyncio.get_running_loop().time()
+            self.door.node.shares.admit_poll(principal.user_id, len(principal.sites), now)
+        except ReplyError as refused:
+            if not self.view.is_sent_once:
+                raise
+            await asyncio.sleep(min(refused.details["retry_after"], SENT_ONCE_WAITS_S))
 
     async def _poll(self, asked: Asked, handler: Handler) -> Response:
         """Answer from what is kept, or make it and keep it. Who has it already is told so (RFC 9110, 13.1.2)."""

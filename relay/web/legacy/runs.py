@@ -160,7 +160,7 @@ VIEWS = [
     View(path="/runs/lookup/", name="Lookup", handlers={"GET": look_up}, is_polled=True),
     View(path="/runs", name="Run List", handlers={"GET": listing, "POST": start}),
     View(path="/runs/", name="Run List", handlers={"GET": listing}),
-    View(path="/runs/{id}/status/", name="Status", handlers={"PUT": set_status}),
+    View(path="/runs/{id}/status/", name="Status", handlers={"PUT": set_status}, is_sent_once=True),
     View(
         path="/runs/{id}/",
         name="Run Instance",
