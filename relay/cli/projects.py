@@ -105,7 +105,6 @@ async def _fields(tx: Tx, project: Project, members: list[Participant], sites: d
         "description": project.description,
         "join_policy": project.join_policy.value,
         "coordinator": coordinator,
-        "joining": project.join_policy.value,
         "members": len(members),
         "online": sum(site.connected for site in sites.values()),
         "epoch": bounds.epoch,

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
@@ -36,8 +37,9 @@ _STYLES = {
     "offline": "dim",
     "expired": "dim",
 }
-_WHOLE = frozenset({"uid", "site", "coordinator", "updated", "seen", "created", "expires"})
-"""Columns that are not broken over lines while there is room in others."""
+_FREE = frozenset({"name", "site", "project", "coordinator", "description", "config", "label", "model", "notes"})
+"""Columns that may be broken over lines, down to `FREE_WIDTH`; the others are shown whole."""
+FREE_WIDTH = 14
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\.\d+Z")
 
 
@@ -60,7 +62,7 @@ def show_list(options: argparse.Namespace, rows: Sequence[JsonObject], columns: 
     if options.json:
         print_json(rows)
     elif rows:
-        print_table(table_of(rows, columns))
+        print_rows(rows, columns)
     else:
         print("there are none", file=sys.stderr)
     if total > len(rows):
@@ -72,26 +74,45 @@ def show_record(options: argparse.Namespace, record: JsonObject, tables: Mapping
     if options.json:
         print_json(record)
         return
-    fields = {name: value for name, value in record.items() if name not in tables}
-    width = max(len(name) for name in fields)
-    for name, value in fields.items():
-        print(f"{name.replace('_', ' '):{width}}  {plain(value)}".rstrip())
+    _print_fields({name: value for name, value in record.items() if name not in tables})
     for name, columns in tables.items():
         if record[name]:
-            print_table(table_of(record[name], columns, title=name.replace("_", " ")))
+            print_rows(record[name], columns, title=name.replace("_", " "))
 
 
-def table_of(rows: Sequence[JsonObject], columns: Sequence[str], title: str | None = None) -> Table:
-    heads = (Column(name.replace("_", " "), no_wrap=name in _WHOLE, overflow="fold") for name in columns)
+def print_rows(rows: Sequence[JsonObject], columns: Sequence[str], title: str | None = None) -> None:
+    """As a table, as wide as what is in it; where a terminal is too narrow for one, field by field."""
+    width = None if sys.stdout.isatty() else 2_000
+    console = Console(width=width, markup=False, emoji=False, highlight=False)
+    if _least_width(rows, columns) <= console.width:
+        console.print(_table(rows, columns, title))
+        return
+    if title is not None:
+        console.print(Text(title, "bold"))
+    for number, row in enumerate(rows):
+        if number:
+            print()
+        _print_fields({name: row[name] for name in columns}, indent="  " if title is not None else "")
+
+
+def _least_width(rows: Sequence[JsonObject], columns: Sequence[str]) -> int:
+    widths = (max(cell_len(name), *(cell_len(plain(row[name])) for row in rows)) for name in columns)
+    least = (min(width, FREE_WIDTH) if name in _FREE else width for name, width in zip(columns, widths, strict=True))
+    return sum(least) + 3 * len(columns) + 1
+
+
+def _table(rows: Sequence[JsonObject], columns: Sequence[str], title: str | None) -> Table:
+    heads = (Column(name.replace("_", " "), no_wrap=name not in _FREE, overflow="fold") for name in columns)
     table = Table(*heads, title=title, title_justify="left", title_style="bold")
     for row in rows:
         table.add_row(*(_cell(row[name]) for name in columns))
     return table
 
 
-def print_table(table: Table) -> None:
-    """Fitted to a terminal; for a pipe as wide as what is in it."""
-    Console(width=None if sys.stdout.isatty() else 2_000, markup=False, emoji=False, highlight=False).print(table)
+def _print_fields(fields: JsonObject, indent: str = "") -> None:
+    width = max(len(name) for name in fields)
+    for name, value in fields.items():
+        print(f"{indent}{name.replace('_', ' '):{width}}  {plain(value)}".rstrip())
 
 
 def print_json(value: Any, indent: int | None = 2) -> None:

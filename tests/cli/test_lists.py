@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import re
 import sys
 
 import pytest
@@ -98,12 +99,27 @@ async def test_what_is_not_there_is_said(sh: Shell, words: list[str], says: str)
 
 def test_names_are_shown_and_never_obeyed(capsys: pytest.CaptureFixture[str]) -> None:
     name = "[bold red]A\x1b[2J\x9b1m:smile:\n"
-    tables.print_table(tables.table_of([{"name": name}], ["name"], title="[blink]all"))
+    tables.print_rows([{"name": name}], ["name"], title="[blink]all")
     tables.print_json({"name": name})
     shown = capsys.readouterr().out
     assert "[bold red]A\ufffd[2J\ufffd1m:smile:\ufffd" in shown
     assert not {"\x1b", "\x9b"} & set(shown)
     assert json.loads(shown[shown.index("{") :]) == {"name": name}
+
+
+@pytest.mark.parametrize(("width", "is_table"), [(100, True), (80, True), (60, False), (20, False)])
+def test_a_terminal_that_is_too_narrow_for_a_table_is_shown_field_by_field(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], width: int, is_table: bool
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    uid, name = "0c6b8f6e-8f5c-4f63-9d0e-0f6d3a3c9a01", "a hospital with quite a long name"
+    tables.print_rows([{"name": name, "uid": uid, "state": "online"}] * 2, ["name", "uid", "state"])
+    lines = re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out).splitlines()
+    assert any(line.startswith("┏") for line in lines) is is_table
+    assert sum(uid in line for line in lines) == 2
+    assert is_table or lines.count(f"name   {name}") == 2
+    assert not is_table or all(len(line) <= width for line in lines)
 
 
 async def test_a_batch_is_stopped_and_restarted_and_its_sites_hear_at_once(realm: Realm, sh: Shell) -> None:
