@@ -79,7 +79,7 @@ KEYS_OF_SITES = "SELECT site_id, name, value FROM site_keys WHERE site_id {among
 
 
 class Users:
-    """Serves `relay.core.ports.Users`."""
+    """Serves `relay.core.account_ports.Users`."""
 
     def __init__(self, connection: Connection) -> None:
         self._db = connection
@@ -131,7 +131,7 @@ class Users:
 
 
 class Groups:
-    """Serves `relay.core.ports.Groups`."""
+    """Serves `relay.core.account_ports.Groups`."""
 
     def __init__(self, connection: Connection) -> None:
         self._db = connection
@@ -173,7 +173,7 @@ class Groups:
 
 
 class Tokens:
-    """Serves `relay.core.ports.Tokens`."""
+    """Serves `relay.core.account_ports.Tokens`."""
 
     def __init__(self, connection: Connection) -> None:
         self._db = connection
@@ -221,7 +221,7 @@ class Tokens:
 
 
 class Sites:
-    """Serves `relay.core.ports.Sites`."""
+    """Serves `relay.core.account_ports.Sites`."""
 
     def __init__(self, connection: Connection) -> None:
         self._db = connection
@@ -304,7 +304,7 @@ class Sites:
 
 
 class Keys:
-    """Serves `relay.core.ports.Keys`."""
+    """Serves `relay.core.account_ports.Keys`."""
 
     def __init__(self, connection: Connection) -> None:
         self._db = connection

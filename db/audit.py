@@ -18,7 +18,7 @@ READ = f"SELECT {_ENTRY} FROM audit WHERE seq > :after AND at_us >= :since_us OR
 
 
 class Audit:
-    """Serves `relay.core.ports.Audit`."""
+    """Serves `relay.core.journal_ports.Audit`."""
 
     def __init__(self, connection: Connection) -> None:
         self._db = connection

@@ -58,7 +58,7 @@ UNFINISHED_AMONG = "SELECT id FROM blobs WHERE id {among} AND NOT is_complete"
 
 
 class Blobs:
-    """Serves `relay.core.ports.Blobs`."""
+    """Serves `relay.core.project_ports.Blobs`."""
 
     def __init__(self, connection: Connection) -> None:
         self._db = connection

@@ -28,7 +28,7 @@ PROGRESS_OF_BATCH = f"""SELECT {_PROGRESS} FROM progress
 
 
 class Cursors:
-    """Serves `relay.core.ports.Cursors`."""
+    """Serves `relay.core.journal_ports.Cursors`."""
 
     def __init__(self, connection: Connection) -> None:
         self._db = connection
@@ -54,7 +54,7 @@ class Cursors:
 
 
 class Progress:
-    """Serves `relay.core.ports.ProgressTable`."""
+    """Serves `relay.core.journal_ports.ProgressTable`."""
 
     def __init__(self, connection: Connection) -> None:
         self._db = connection

@@ -19,7 +19,7 @@ NAMES = "SELECT name FROM files WHERE run_id {among}"
 
 
 class Files:
-    """Serves `relay.core.ports.Files`."""
+    """Serves `relay.core.project_ports.Files`."""
 
     def __init__(self, connection: Connection) -> None:
         self._db = connection

@@ -85,7 +85,7 @@ OF_BATCH = f"""SELECT {_NO_PAYLOADS}
 
 
 class Journal:
-    """Serves `relay.core.ports.Journal` on one connection."""
+    """Serves `relay.core.journal_ports.Journal` on one connection."""
 
     def __init__(self, connection: Connection) -> None:
         self._db = connection

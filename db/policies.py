@@ -25,7 +25,7 @@ IN_FORCE = """SELECT p.project_id, p.batch FROM policies p WHERE p.queued OR EXI
 
 
 class Policies:
-    """Serves `relay.core.ports.Policies`."""
+    """Serves `relay.core.project_ports.Policies`."""
 
     def __init__(self, connection: Connection) -> None:
         self._db = connection

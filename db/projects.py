@@ -56,7 +56,7 @@ FORGET_CURSOR = """DELETE FROM cursors WHERE (site_id, project_id) IN
 
 
 class Projects:
-    """Serves `relay.core.ports.Projects`."""
+    """Serves `relay.core.project_ports.Projects`."""
 
     def __init__(self, connection: Connection) -> None:
         self._db = connection
@@ -140,7 +140,7 @@ class Projects:
 
 
 class Participants:
-    """Serves `relay.core.ports.Participants`."""
+    """Serves `relay.core.project_ports.Participants`."""
 
     def __init__(self, connection: Connection) -> None:
         self._db = connection

@@ -28,7 +28,7 @@ REMOVE = """DELETE FROM events WHERE project_id = :project_id AND "offset" <
 
 
 class Retention:
-    """Serves `relay.core.ports.Retention`."""
+    """Serves `relay.core.journal_ports.Retention`."""
 
     def __init__(self, connection: Connection) -> None:
         self._db = connection

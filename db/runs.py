@@ -40,7 +40,7 @@ _JSON_COLUMNS = frozenset({"logs", "artifacts", "middle_artifacts", "agent_advic
 
 
 class Runs:
-    """Serves `relay.core.ports.Runs`."""
+    """Serves `relay.core.project_ports.Runs`."""
 
     def __init__(self, connection: Connection) -> None:
         self._db = connection

@@ -24,7 +24,7 @@ PURGE = "DELETE FROM used_assertions WHERE expires_us <= :now_us"
 
 
 class SigningKeys:
-    """Serves `relay.core.ports.SigningKeys`."""
+    """Serves `relay.core.account_ports.SigningKeys`."""
 
     def __init__(self, connection: Connection) -> None:
         self._db = connection

@@ -1,4 +1,4 @@
-"""A directory as the file store. Serves `relay.core.ports.FileStore`.
+"""A directory as the file store. Serves `relay.core.file_ports.FileStore`.
 
     <root>/incoming/<random>     what is being written: held by a lock, and removed at the next start if nobody holds it
     <root>/uploads/<id>          uploads that can be resumed, also after a crash (`relay.blobs.staging`)
@@ -162,7 +162,7 @@ class LocalFiles:
 
 
 class IncomingFile:
-    """Serves `relay.core.ports.Incoming`. Its methods may be called from several threads, one after the other."""
+    """Serves `relay.core.file_ports.Incoming`. Its methods may be called from several threads, one after the other."""
 
     def __init__(self, path: Path, shelve: Shelve) -> None:
         self._path = path
@@ -233,7 +233,7 @@ class Verifying:
 
 
 class ContentReader:
-    """Serves `relay.core.ports.Readable`."""
+    """Serves `relay.core.file_ports.Readable`."""
 
     def __init__(self, descriptor: int, verifying: Verifying) -> None:
         self._file = descriptor

@@ -1,4 +1,4 @@
-"""An S3-compatible bucket for contents. Serves `relay.core.ports.FileStore`; needs the extra `s3`.
+"""An S3-compatible bucket for contents. Serves `relay.core.file_ports.FileStore`; needs the extra `s3`.
 
 What is on its way is on the local disk, as with `relay.blobs.local`: uploads resume there, after a crash too, and are
 read along from there. When one is complete it goes to `<prefix>/ab/cd0123…` in the bucket, in parts if it is long, and
@@ -110,7 +110,7 @@ class S3Files(LocalFiles):
 
 
 class ObjectReader:
-    """Serves `relay.core.ports.Readable`: a request to the bucket fetches more than one piece."""
+    """Serves `relay.core.file_ports.Readable`: a request to the bucket fetches more than one piece."""
 
     def __init__(self, bucket: S3Store, key: str, size: int, verifying: Verifying) -> None:
         self._bucket = bucket

@@ -29,7 +29,7 @@ Shelve = Callable[[Path, str], "Content"]
 
 
 class StagedFile:
-    """Serves `relay.core.ports.Staged`.
+    """Serves `relay.core.file_ports.Staged`.
 
     Args:
         path: the upload's file; it is made if there is none.
@@ -135,7 +135,7 @@ class StagedFile:
 
 
 class StagedReader:
-    """Serves `relay.core.ports.Readable`, on a descriptor of its own: it outlives the upload."""
+    """Serves `relay.core.file_ports.Readable`, on a descriptor of its own: it outlives the upload."""
 
     def __init__(self, descriptor: int) -> None:
         self._file = descriptor

@@ -171,7 +171,7 @@ def _by_uid(hub: Hub, sender: Member, coordinator: Member | None, to: list[str])
 
 
 async def _batch_of(node: Node, member: Member, project_id: int, run_id: int) -> int:
-    facts = await node.run_facts(run_id) if 0 < run_id <= MAX_OFFSET else None
+    facts = await node.known_runs.get(run_id) if 0 < run_id <= MAX_OFFSET else None
     if facts is None or facts.project_id != project_id:
         raise unknown_run()
     if member.role is not Role.COORDINATOR and facts.site_id != member.site_id:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -22,12 +21,14 @@ from relay.core.credentials import Credentials
 from relay.core.deadlines import Deadlines
 from relay.core.hub import Hub, Member, TailLimits
 from relay.core.keeper import Keeper
-from relay.core.model import Entry, JsonObject, Kind, rfc3339
+from relay.core.model import Entry, JsonObject, rfc3339
+from relay.core.newcomers import Newcomers
 from relay.core.outbox import OutboxLimits
 from relay.core.ports import StorageUnavailable, Store
 from relay.core.presence import Presence, PresenceLimits
 from relay.core.rate import RateLimits
 from relay.core.receipts import Receipts
+from relay.core.run_facts import KnownRuns
 from relay.core.session import Session
 from relay.core.shares import Shares
 from relay.core.together import Together
@@ -40,8 +41,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-NEWCOMER_RETRY_S = 0.5
-JOIN_PATIENCE_S = 5.0
 HUBS_LOADING = 2
 """Hubs that are read from the storage at once; the others wait, in order, and not for a connection."""
 
@@ -99,10 +98,9 @@ class Node:
         self._loading = asyncio.Semaphore(HUBS_LOADING)
         self._users_of_hub: dict[int, int] = {}
         self._hubs_of_site: dict[int, set[int]] = {}
-        self._run_facts: OrderedDict[int, RunFacts] = OrderedDict()
+        self.known_runs = KnownRuns(store)
+        self.newcomers = Newcomers(self)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._joining: dict[int, set[asyncio.Task[None]]] = {}
-        """Site → those of the tasks that subscribe it to what it has joined."""
 
     @staticmethod
     def now_us() -> int:
@@ -160,7 +158,7 @@ class Node:
             self.doubt(project_ids)
             if change is not None:  # who has joined, if it has, is subscribed even where no hub is there to look
                 for project_id, entries in change.entries.items():
-                    self._meet_newcomers(project_id, entries)
+                    self.newcomers.meet(project_id, entries)
             raise
         except ReplyError as error:
             if change is not None:
@@ -176,7 +174,7 @@ class Node:
         hub = self.hubs.get(project_id)
         if hub is not None:
             hub.advance(entries)
-        self._meet_newcomers(project_id, entries)
+        self.newcomers.meet(project_id, entries)
         metrics.DELIVERY_SECONDS.observe(max(0, self.now_us() - entries[0].at_us) / 1e6)
         for entry in entries:
             metrics.EVENTS.labels(entry.draft.kind).inc()
@@ -201,45 +199,6 @@ class Node:
         hub = self.hubs.get(project_id)
         if hub is not None:
             hub.look()
-
-    def _meet_newcomers(self, project_id: int, entries: Sequence[Entry]) -> None:
-        """A new member that is connected is to be subscribed.
-
-        The hub does so when it comes to the entry. It does not if there is none yet, or one whose snapshot, as it was
-        loaded, had the new member already.
-        """
-        for entry in entries:
-            site_id = entry.draft.subject_id
-            if entry.draft.kind is Kind.PARTICIPANT and site_id is not None and self.sessions.get(site_id):
-                task = self.spawn(self._welcome_newcomer(project_id, site_id), f"join-{project_id}-{site_id}")
-                self._joining.setdefault(site_id, set()).add(task)
-                task.add_done_callback(lambda done, site_id=site_id: self._has_joined(site_id, done))  # type: ignore[misc]
-
-    def _has_joined(self, site_id: int, task: asyncio.Task[None]) -> None:
-        joining = self._joining[site_id]
-        joining.discard(task)
-        if not joining:
-            del self._joining[site_id]
-
-    async def has_joined(self, site_id: int) -> None:
-        """Wait until the site's sessions are subscribed to what it has joined: it may publish there at once.
-
-        Not for ever: a storage that does not answer holds up the subscription, and nothing else.
-        """
-        if joining := self._joining.get(site_id):
-            await asyncio.wait(joining, timeout=JOIN_PATIENCE_S)
-
-    async def _welcome_newcomer(self, project_id: int, site_id: int) -> None:
-        """Subscribe the site's sessions. While the storage does not answer, try again as long as there is one."""
-        while self.sessions.get(site_id):
-            try:
-                async with self.use_hub(project_id) as hub:
-                    if hub is not None and (member := hub.members.get(site_id)) is not None:
-                        self.member_joined(hub, member)
-                return
-            except StorageUnavailable as error:
-                log.warning("a newcomer waits to be subscribed: %s", error.cause)
-                await asyncio.sleep(NEWCOMER_RETRY_S)
 
     # --- hubs
 
@@ -419,26 +378,3 @@ class Node:
             for lane in tuple(hub.lanes):
                 if lane.member.site_id != site_id and access.sees_presence_of(lane.member.role, member.role):
                     lane.pass_by(("presence", project_id, site_id), frame)
-
-    # --- small facts that never change
-
-    async def run_facts(self, run_id: int) -> RunFacts | None:
-        """The project, batch and site of a run: fixed when it is made, so they may be remembered."""
-        facts = self._run_facts.get(run_id)
-        if facts is None:
-            async with self.store.snapshot() as tx:
-                run = await tx.runs.get(run_id)
-            if run is None:
-                return None
-            facts = RunFacts(project_id=run.project_id, batch=run.batch, site_id=run.site_id)
-            self._run_facts[run_id] = facts
-            while len(self._run_facts) > 10_000:
-                self._run_facts.popitem(last=False)
-        return facts
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RunFacts:
-    project_id: int
-    batch: int
-    site_id: int

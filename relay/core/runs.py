@@ -265,7 +265,7 @@ async def listing(
 
 async def project_of(node: Node, run_id: int) -> list[int]:
     """The project whose journal is to be held; none if there is no such run, which `see` then says."""
-    facts = await node.run_facts(run_id)
+    facts = await node.known_runs.get(run_id)
     return [] if facts is None else [facts.project_id]
 
 

@@ -200,7 +200,7 @@ class SocketDoor:
             case Call():
                 caller = Caller(node=self._node, principal=session.principal, site=session.site)
                 result = await calls.perform(caller, frame)
-                await self._node.has_joined(session.site.id)
+                await self._node.newcomers.are_in(session.site.id)
                 session.ok(frame.ref, result=result)
             case Hello():
                 await welcome(self._node, session, frame, ping_interval_s=self._settings.ping_interval_s)
