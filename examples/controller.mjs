@@ -60,8 +60,8 @@ class Session {
   publish = (fields, payload) => this.ask({ type: "publish", project: this.project, ...fields }, payload);
 
   async walk(run, ...path) {
-    const passed = ({ code, details }) => code === "conflict" && path.includes(details.from); // it was done before
-    for (const status of path) await this.call("runs.status", { run, status }).catch((error) => passed(error) || fail(error));
+    const passed = (error) => error.code === "conflict" || fail(error); // it was done before, or the batch was stopped
+    for (const status of path) await this.call("runs.status", { run, status }).catch(passed);
   }
 
   async enter(site) {
@@ -81,9 +81,10 @@ class Session {
 
   async answer(id, batch, payload) {
     const [{ id: run, status, tasks, cur_seq }] = await this.call("runs.list", { project: this.project, batch });
-    if (!["Running", "Pending Success"].includes(status)) return; // it was answered before
-    const round = tasks[cur_seq - 1].config.current_round;
-    const weights = learn(Array.from({ length: payload.length / 8 - 1 }, (_, i) => payload.readDoubleLE(8 * i + 8)));
+    const [round, ...model] = Array.from({ length: payload.length / 8 }, (_, i) => payload.readDoubleLE(8 * i));
+    const now = tasks[cur_seq - 1].config.current_round;
+    if (round !== now || !["Running", "Pending Success"].includes(status)) return; // it was answered before
+    const weights = learn(model);
     const accuracy = Number(score(weights).toFixed(3));
     await this.publish({ kind: "progress", run, data: { round, accuracy } });
     await this.publish({ kind: "log", run, data: `round ${round}: trained on ${cases.length} cases` });

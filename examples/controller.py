@@ -63,13 +63,13 @@ def accuracy(weights: Floats, features: Floats, labels: Floats) -> float:
     return float(np.mean((features @ weights[:-1] + weights[-1] > 0) == (labels == 1)))
 
 
-def packed(cases: int, weights: Floats) -> bytes:
-    """What travels: the number of cases, then the weights, as little-endian float64. Any language can read that."""
-    return np.append(float(cases), weights).astype("<f8").tobytes()
+def packed(number: int, weights: Floats) -> bytes:
+    """What travels, as little-endian float64: a number (the round of a model, the cases of an update), then weights."""
+    return np.append(float(number), weights).astype("<f8").tobytes()
 
 
 async def unpacked(event: Event) -> tuple[int, Floats]:
-    """An update's cases and weights, however it has come: in the event, or as a blob that it refers to."""
+    """An update's number and weights, however it has come: in the event, or as a blob that it refers to."""
     async with event.open(max_bytes=MAX_UPDATE_BYTES) as stream:
         numbers = np.frombuffer(await stream.read(), "<f8")
     return int(numbers[0]), numbers[1:]
@@ -98,10 +98,10 @@ async def participate(site: Site, options: argparse.Namespace) -> None:
 async def answer(site: Site, event: Event, features: Floats, labels: Floats) -> None:
     """Train on from the model that has come, and send what came of it."""
     (run,) = await site.runs.list(event.project, batch=event.batch)
-    if run["status"] not in ("Running", "Pending Success"):
+    round_, weights = await unpacked(event)
+    now = run["tasks"][run["cur_seq"] - 1]["config"]["current_round"]
+    if round_ != now or run["status"] not in ("Running", "Pending Success"):
         return  # it was answered before this process was killed, or the batch was stopped
-    round_ = run["tasks"][run["cur_seq"] - 1]["config"]["current_round"]
-    _, weights = await unpacked(event)
     weights = await asyncio.to_thread(learn, weights, features, labels)
     progress = {"round": round_, "accuracy": round(accuracy(weights, features, labels), 3)}
     await site.publish(event.project, "progress", run=run["id"], data=progress)
@@ -129,7 +129,7 @@ async def coordinate(site: Site, options: argparse.Namespace) -> None:
             case "Preparing":
                 updates.clear()
                 await site.runs.status(own, "Running", update_all=True)
-                await site.send_update(project, packed(0, weights), run=own)
+                await site.send_update(project, packed(round_, weights), run=own)
                 await walk(site, own, "Pending Success", "Pending Aggregating")
             case "update":
                 updates.append(await unpacked(event))
@@ -167,7 +167,7 @@ async def taking_part(site: Site, name: str, entering: Awaitable[Any]) -> int:
 
 
 async def walk(site: Site, run: int, *path: str) -> None:
-    """Take a run along these statuses, from wherever on the way it stands; so it can be done again after a kill."""
+    """Take a run along these statuses. One that stands elsewhere is left there, so it can be done twice."""
     for status in path:
         while True:
             try:
@@ -175,7 +175,7 @@ async def walk(site: Site, run: int, *path: str) -> None:
             except Interrupted:  # the connection was lost: whether it was done, the next attempt says
                 continue
             except RelayError as refusal:
-                if refusal.code != "conflict" or refusal.details.get("from") not in path:
+                if refusal.code != "conflict":  # it was done before, or the batch was stopped
                     raise
             break
 
