@@ -64,6 +64,8 @@ class Settings:
         },
     )
     log_format: str = setting("text", "text for people, json for machines", of=("text", "json"))
+    tls_cert: str = setting("", "PEM file with the relay's certificate and its chain: it serves https and wss itself")
+    tls_key: str = setting("", "PEM file with the certificate's key, which others must not be able to read")
     allowed_origins: tuple[str, ...] = setting(
         (), "origins, by commas, whose pages may connect besides the relay's own, e.g. https://board.example"
     )
@@ -197,6 +199,9 @@ class Settings:
             raise BadSetting(f"STARFISH_S3_URL: expected s3://bucket/prefix, got {self.s3_url!r}")
         if self.otlp_url and urlsplit(self.otlp_url).scheme not in ("http", "https"):
             raise BadSetting(f"STARFISH_OTLP_URL: expected http://… or https://…, got {self.otlp_url!r}")
+        if bool(self.tls_cert) != bool(self.tls_key):
+            missing = "STARFISH_TLS_KEY" if self.tls_cert else "STARFISH_TLS_CERT"
+            raise BadSetting(f"{missing}: expected a PEM file, as the other of the two is set, got nothing")
         _check_proxies(self.proxies)
         for one in fields(self):
             _check(one.name, getattr(self, one.name), one.metadata)

@@ -10,8 +10,9 @@ import asyncio
 import logging
 import signal
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -20,6 +21,7 @@ from relay import __version__
 from relay.config import Settings
 from relay.web.app import Relay, running
 from relay.web.connection import RelayHttp
+from relay.web.tls import CLOSE_S, Certificates
 from relay.web.transport import RelayProtocol
 
 log = logging.getLogger(__name__)
@@ -30,20 +32,25 @@ _FRAME_HEADER_BYTES = 64 * 1024 + 4
 class _Server(uvicorn.Server):
     """uvicorn's server, that lets the relay drain first and leaves the signals to `serve`."""
 
-    def __init__(self, config: uvicorn.Config, relay: Relay, settings: Settings) -> None:
+    def __init__(
+        self, config: uvicorn.Config, relay: Relay, settings: Settings, certificates: Certificates | None
+    ) -> None:
         super().__init__(config)
         self._relay = relay
         self._settings = settings
+        self._certificates = certificates
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop)
+        if self._certificates is not None:
+            loop.add_signal_handler(signal.SIGHUP, self._certificates.reload)
         try:
             yield
         finally:
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 loop.remove_signal_handler(number)
 
     def _stop(self) -> None:
@@ -51,9 +58,31 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        own = self._settings
-        log.info("starfish-relay %s on http://%s:%d, %s", __version__, own.host, own.port, own.database_shown)
+        if self._certificates is None:
+            await super().startup(sockets)
+        else:
+            await self._start_tls(self._certificates, sockets or [])
+        own, scheme = self._settings, "http" if self._certificates is None else "https"
+        log.info("starfish-relay %s on %s://%s:%d, %s", __version__, scheme, own.host, own.port, own.database_shown)
+
+    async def _start_tls(self, certificates: Certificates, sockets: list[socket.socket]) -> None:
+        """As uvicorn's `startup`, with a time for TLS handshakes that uvicorn has no word for."""
+
+        def connection() -> asyncio.Protocol:
+            return self.config.http_protocol_class(config=self.config, server_state=self.server_state, app_state={})  # type: ignore[call-arg]
+
+        self.servers = [
+            await asyncio.get_running_loop().create_server(
+                connection,
+                sock=listener,
+                ssl=certificates.context,
+                ssl_handshake_timeout=self._settings.head_timeout_s,
+                ssl_shutdown_timeout=CLOSE_S,
+                backlog=self.config.backlog,
+            )
+            for listener in sockets
+        ]
+        self.started = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         log.info("draining")
@@ -66,13 +95,29 @@ async def serve(settings: Settings) -> None:
 
     Raises:
         OSError: the address cannot be listened on.
+        BadCertificate: the TLS certificate or its key cannot be used.
         And what `running` raises.
     """
+    certificates = Certificates(Path(settings.tls_cert), Path(settings.tls_key)) if settings.tls_cert else None
     with _listen(settings.host, settings.port) as listener:
-        async with running(settings) as relay:
-            server = _Server(config_of(settings, relay.front), relay, settings)
+        async with running(settings) as relay, _watched(certificates):
+            server = _Server(config_of(settings, relay.front), relay, settings, certificates)
             await server.serve(sockets=[listener])
         log.info("stopped")
+
+
+@asynccontextmanager
+async def _watched(certificates: Certificates | None) -> AsyncIterator[None]:
+    """Within the block, the certificates are read anew when they change."""
+    if certificates is None:
+        yield
+        return
+    watching = asyncio.create_task(certificates.watch(), name="watch-certificates")
+    try:
+        yield
+    finally:
+        watching.cancel()
+        await asyncio.wait([watching])
 
 
 def _http(settings: Settings) -> type[RelayHttp]:
