@@ -10,8 +10,8 @@ import asyncio
 import base64
 import logging
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from urllib.parse import quote
 
 from starlette.requests import Request
@@ -21,6 +21,7 @@ from starlette.types import Receive, Scope, Send
 from relay.core.blob_uploads import Upload, Uploads
 from relay.core.file_ports import Readable
 from relay.core.model import Blob
+from relay.core.ports import StorageUnavailable
 from relay.core.pump import settled
 from relay.protocol.errors import ReplyError, unknown_blob
 from relay.web import ranges
@@ -31,15 +32,26 @@ from relay.web.tus import http_date
 log = logging.getLogger(__name__)
 
 PIECE_BYTES = 256 * 1024
+LOOK_S = 2.0
+"""How long after a site has lost its right to a blob it may still be sent of it."""
 REDIRECT_S = 300
 """How long a URL of the bucket is good for."""
 _TOKEN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$&+-.^_`|~ ()[]{}@=,'")
 
 
-async def respond(request: Request, uploads: Uploads, blob: Blob, *, patience_s: float, wait_s: float) -> Response:
+async def respond(
+    request: Request,
+    uploads: Uploads,
+    blob: Blob,
+    look: Callable[[], Awaitable[None]],
+    *,
+    patience_s: float,
+    wait_s: float,
+) -> Response:
     """The answer to a GET or a HEAD that the caller has allowed.
 
     Args:
+        look: whether the site still may; raises `ReplyError`. It is asked each `LOOK_S`, and ends the download.
         patience_s: how long a client may take nothing.
         wait_s: how long the next byte of an unfinished upload may take to come.
 
@@ -67,7 +79,7 @@ async def respond(request: Request, uploads: Uploads, blob: Blob, *, patience_s:
         return Response(status_code=status, headers=headers)
     async with AsyncExitStack() as stack:
         source = await stack.enter_async_context(_opened(uploads, blob, wait_s))
-        body = _body(source, blob, spans, boundary)
+        body = _as_long_as(look, _body(source, blob, spans, boundary))
         return _Streamed(body, status, headers, request=request, held=stack.pop_all(), patience_s=patience_s)
 
 
@@ -193,6 +205,21 @@ async def _body(
             async for piece in pieces:
                 yield piece
     yield _closing(boundary)
+
+
+async def _as_long_as(
+    look: Callable[[], Awaitable[None]], body: AsyncGenerator[bytes, None]
+) -> AsyncGenerator[bytes, None]:
+    """A body, as long as the site may read it: who is put out of a project is not sent the rest of its blobs."""
+    clock = asyncio.get_running_loop().time
+    looked_at = clock()
+    async with aclosing(body):
+        async for piece in body:
+            if clock() - looked_at >= LOOK_S:
+                with suppress(StorageUnavailable):  # which says nothing of the site's rights
+                    await look()
+                looked_at = clock()
+            yield piece
 
 
 async def _pieces(source: _Source, span: Span) -> AsyncGenerator[bytes, None]:

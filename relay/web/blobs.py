@@ -239,11 +239,15 @@ class BlobDoor:
     # --- downloading
 
     async def download(self, request: Request) -> Response:
-        principal, blob = await self._readable(request, Right.READ)
+        identity, blob = await self._readable(request, Right.READ)
         if request.method == "GET":
             by = "link" if "signature" in request.query_params else "credentials"
-            blobs.note_read(self._node, principal, blob, by)
-        return await blob_reads.respond(request, self.uploads, blob, patience_s=self._patience_s, wait_s=WAIT_S)
+            blobs.note_read(self._node, identity.principal, blob, by)
+
+        async def look() -> None:
+            await blobs.readable(self._node, identity.principal, identity.site.id, blob.id)
+
+        return await blob_reads.respond(request, self.uploads, blob, look, patience_s=self._patience_s, wait_s=WAIT_S)
 
     async def link(self, request: Request) -> Response:
         identity = await self._site(request, Right.READ)
@@ -266,14 +270,14 @@ class BlobDoor:
         self._node.shares.admit(identity.site, 0, asyncio.get_running_loop().time())
         return identity
 
-    async def _readable(self, request: Request, right: Right) -> tuple[Principal, Blob]:
+    async def _readable(self, request: Request, right: Right) -> tuple[Identity, Blob]:
         blob_id = request.path_params["blob"]
         if "signature" in request.query_params and request.method in ("GET", "HEAD"):
             identity = await self._links.site(blob_id, request.query_params)
         else:
             identity = await self._site(request, right)
         blob = await blobs.readable(self._node, identity.principal, identity.site.id, blob_id)
-        return identity.principal, blob
+        return identity, blob
 
     async def _own(self, request: Request) -> tuple[Principal, Blob]:
         identity = await self._site(request, Right.PUBLISH)

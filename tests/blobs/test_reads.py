@@ -279,6 +279,31 @@ async def test_who_leaves_the_project_leaves_its_blobs(realm: Realm, team: Team,
     assert (await one.get(own)).status_code == 404
 
 
+async def test_who_is_removed_is_not_sent_the_rest_of_a_blob(realm: Realm, team: Team, client: Client) -> None:
+    one = Client(realm, team.participants[0])
+    path = await client.create(len(DATA), project=team.project)
+    await client.patch(path, 0, DATA[:10])
+    await publish(team, client.site, realm, {"blob": {"id": path.rpartition("/")[2]}}, kind="command")
+    ended = asyncio.Event()
+
+    async def sending() -> AsyncIterator[bytes]:
+        for at in range(10, len(DATA) - 1):
+            if ended.is_set():
+                return
+            yield DATA[at : at + 1]
+            await asyncio.sleep(0.02)
+
+    async with asyncio.timeout(20):
+        got, rest = await _read(one, path, 10)
+        await team.co.call("members.remove", project=team.project, site=one.site.uid)
+        uploading = asyncio.create_task(client.patch(path, 10, sending()))
+        with pytest.raises(httpx.RemoteProtocolError):
+            assert not [piece async for piece in rest], "it was sent to its end"
+        ended.set()
+        await asyncio.gather(uploading, return_exceptions=True)
+    assert got == DATA[:10]
+
+
 async def test_who_joins_later_has_no_part_in_what_was_before(realm: Realm, team: Team, client: Client) -> None:
     path = await client.upload(DATA, team.project)
     await publish(team, client.site, realm, reference(path, DATA), kind="command")
