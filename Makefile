@@ -43,11 +43,12 @@ conformance: $(READY) ## Autobahn's cases for WebSocket servers, all of them (do
 fuzz: $(READY) ## what is read from outside, for BUDGET=600 seconds in all, or one TARGET of tests/fuzz/targets.py
 	@$(BIN)/python -m tests.fuzz --budget $(or $(BUDGET),600) $(TARGET)
 
-check: $(READY) ## format, lint, types, import contracts
+check: $(READY) ## format, lint, types, import contracts, known vulnerabilities of what the server installs
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/python -m tools.audit
 
 fix: $(READY) ## format, and mend what lint can mend
 	@$(BIN)/ruff format .
