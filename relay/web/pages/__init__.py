@@ -18,15 +18,14 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from relay.web.auth import Authenticator
+from relay.web.headers import NOTHING
 from relay.web.operators import admit, asking_for_login
 
 HEADERS: Mapping[str, str] = {
     "Content-Security-Policy": (
-        "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; "
-        "form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
+        f"{NOTHING}; style-src 'self'; script-src 'self'; connect-src 'self'; img-src data:; "
+        "require-trusted-types-for 'script'"
     ),
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-cache",
 }
