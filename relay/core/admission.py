@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from relay.core import access, membership, projects
 from relay.core.access import Action, Principal
@@ -23,9 +24,10 @@ from relay.core.accounts import digest_of
 from relay.core.admission_ports import Bar, Invitation, JoinRequest
 from relay.core.audit_chain import Deed
 from relay.core.change import Change, own_event
+from relay.core.hub import Hub
 from relay.core.model import JoinPolicy, JsonObject, Kind, Participant, Project, Role, Site
 from relay.core.node import Node
-from relay.core.ports import AlreadyThere, Tx
+from relay.core.ports import AlreadyThere, StorageUnavailable, Tx
 from relay.core.projects import Participation
 from relay.protocol.errors import ErrorCode, ReplyError, forbidden, unknown_project, unknown_site
 
@@ -346,3 +348,14 @@ async def unbar(node: Node, principal: Principal, project_id: int, site_uid: str
         site = await change.tx.sites.by_uid(site_uid.lower())
         if site is None or not await change.tx.admission.unbar(project_id, site.id):
             raise unknown_site()
+
+
+async def why_out(node: Node, hub: Hub, site_id: int) -> Literal["left", "removed", "deleted"]:
+    """Why a site that took part does not any more."""
+    if hub.deleted:
+        return "deleted"
+    try:
+        async with node.store.snapshot() as tx:
+            return "removed" if await tx.admission.is_barred(hub.project_id, site_id) else "left"
+    except StorageUnavailable:
+        return "left"

@@ -25,7 +25,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 from starlette.types import Message, Receive, Scope, Send
 
-from relay.core import access, frames, messaging
+from relay.core import access, admission, frames, messaging
 from relay.core.access import Right
 from relay.core.hub import Hub, Member
 from relay.core.model import Entry
@@ -159,7 +159,10 @@ class EventDoor:
                     yield piece
                     silent_since = _now()
                 if not reader.is_member:
-                    yield b'data: {"type":"unsubscribed","project":%d,"reason":"left"}\n\n' % reader.hub.project_id
+                    reason = await admission.why_out(self._node, reader.hub, reader.member.site_id)
+                    yield _data(
+                        codec.encode({"type": "unsubscribed", "project": reader.hub.project_id, "reason": reason})
+                    )
                     return
                 if not await reader.news(max(0.0, silent_since + self._keep_alive_s - _now())):
                     yield b":\n\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import uuid
 from typing import Any
 
@@ -262,6 +263,29 @@ async def test_who_is_removed_is_told_at_once_and_does_not_come_back_by_itself(r
     assert await team.co.call("members.barred", project=team.project) == []
     assert (await team.co.refused("members.unbar", project=team.project, site=uid))["code"] == "unknown_site"
     assert (await team.pa.call("projects.join", name=team.name))["role"] == "participant"
+
+
+@pytest.mark.parametrize("by", ["left", "removed", "deleted"])
+async def test_an_event_stream_says_why_it_ends(realm: Realm, by: str) -> None:
+    team = await realm.team()
+    request = realm.http.build_request(
+        "GET",
+        f"/projects/{team.project}/events/",
+        headers=team.participant.headers | {"Accept": "text/event-stream"},
+    )
+    response = await realm.http.send(request, stream=True)
+    lines = response.aiter_lines()
+    assert await anext(lines) == ": welcome"
+    match by:
+        case "left":
+            await team.pa.call("projects.leave", project=team.project)
+        case "removed":
+            await team.co.call("members.remove", project=team.project, site=team.participant.uid)
+        case _:
+            assert (await realm.rest("DELETE", f"projects/{team.project}/", realm.owner)).status_code == 204
+    async with asyncio.timeout(20):
+        said = [line.removeprefix("data: ") async for line in lines if line.startswith("data: ")]
+    assert json.loads(said[-1]) == {"type": "unsubscribed", "project": team.project, "reason": by}
 
 
 async def test_a_code_and_an_approval_let_in_who_was_removed(realm: Realm) -> None:
