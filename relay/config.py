@@ -313,10 +313,12 @@ def unknown_names(environ: Mapping[str, str]) -> list[str]:
 
 
 FOR_COMMANDS: Mapping[str, str] = {
-    "STARFISH_IDENTITY": "the file with the site's identity, for `keys`, `send` and `fetch`",
+    "STARFISH_IDENTITY": "the file with the site's identity, for `keys`, `send`, `fetch` and `logs`",
+    "STARFISH_PASSWORD": "the operator's password, for `status`",
     "STARFISH_SUPERUSER_PASSWORD": "the password that `createsuperuser --no-input` takes",
     "STARFISH_TOKEN": "the site's token, for the commands that a site runs",
     "STARFISH_URL": "the relay that they speak to, such as https://relay.example",
+    "STARFISH_USER": "the operator who asks, for `status`",
     "STARFISH_USER_PASSWORD": "the password that `user create --no-input` and `user passwd --no-input` take",
 }
 """Names that single commands read, and what each is."""
