@@ -162,8 +162,8 @@ async def taking_part(site: Site, name: str, entering: Awaitable[Any]) -> int:
     except RelayError as refusal:
         if refusal.code != "exists":
             raise
-    participations = await site.projects.list()
-    return next(int(one["project"]["id"]) for one in participations if one["project"]["name"] == name)
+    found = [one["project"]["id"] for one in await site.projects.list() if one["project"]["name"] == name]
+    return int(found[0]) if found else sys.exit(f"the project {name!r} is another site's: choose another name")
 
 
 async def walk(site: Site, run: int, *path: str) -> None:
