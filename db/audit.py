@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
 from db import records
 from db.connection import Connection
-from relay.core.audit_chain import ChainHead, ChainLink, Note, Record, encode_details, follow
+from relay.core.audit_chain import GENESIS, ChainHead, ChainLink, Deed, Note, Record, encode_details, follow
 
 _ENTRY = "seq, at_us, actor, action, target, result, origin, details, hash"
 HEAD = "SELECT seq, hash FROM audit_head WHERE id = 1"
@@ -15,6 +16,8 @@ MOVE_HEAD = "UPDATE audit_head SET seq = :seq, hash = :hash WHERE id = 1"
 ADD = f"""INSERT INTO audit ({_ENTRY})
     VALUES (:seq, :at_us, :actor, :action, :target, :result, :origin, :details, :hash)"""
 READ = f"SELECT {_ENTRY} FROM audit WHERE seq > :after AND at_us >= :since_us ORDER BY seq LIMIT :limit"
+CHECKPOINT = "SELECT details FROM audit WHERE action = :action ORDER BY seq DESC LIMIT 1"
+REMOVE = """DELETE FROM audit WHERE seq <= :through AND seq < (SELECT MIN(seq) FROM audit) + :limit"""
 
 
 class Audit:
@@ -47,6 +50,20 @@ class Audit:
     async def links(self, after: int, *, limit: int) -> list[ChainLink]:
         rows: Sequence[Any] = await self._db.fetch_all(READ, {"after": after, "since_us": 0, "limit": limit})
         return [ChainLink(*row) for row in rows]
+
+    async def checkpoint(self) -> ChainHead:
+        row = await self._db.fetch_one(CHECKPOINT, {"action": Deed.PRUNE})
+        if row is None:
+            return GENESIS
+        details = json.loads(row["details"])
+        return ChainHead(seq=details["through"], hash=details["hash"])
+
+    async def remove(self, through: int, *, limit: int) -> int:
+        oldest = await self._db.fetch_one("SELECT MIN(seq) AS seq FROM audit")
+        if oldest is None or oldest["seq"] is None or oldest["seq"] > through:
+            return 0
+        await self._db.execute(REMOVE, {"through": through, "limit": limit})
+        return min(through, int(oldest["seq"]) + limit - 1) - int(oldest["seq"]) + 1
 
 
 def _values(record: Record) -> dict[str, object]:

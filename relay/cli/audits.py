@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 
 from relay.cli.run import fail, open_store, seconds
 from relay.cli.words import action, actions
-from relay.core.audit_chain import ChainBroken, Record, Verifier
+from relay.core import audit
+from relay.core.audit_chain import ChainBroken, ChainHead, Deed, Record, Verifier
 from relay.core.model import rfc3339
 from relay.core.node import Node
 from relay.core.ports import Store
@@ -59,6 +60,19 @@ def add_audit(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="an entry's number and hash, known from elsewhere (`audit_head` in /health); may be repeated",
     )
+    pruning = action(
+        among,
+        "prune",
+        prune,
+        "remove the oldest entries; the record then begins with a checkpoint, and goes on to verify",
+        "starfish-relay audit prune --before 730d      after an export",
+    )
+    pruning.add_argument(
+        "--before",
+        metavar="TIME",
+        required=True,
+        help="what is older goes: 2026-01-31, 2026-01-31T08:00:00Z, or 730d for back then",
+    )
 
 
 def tail(options: argparse.Namespace) -> int:
@@ -100,7 +114,9 @@ def verify(options: argparse.Namespace) -> int:
     async def run() -> int:
         async with open_store(options) as store:
             await check(store, verifier)
-        print(f"{verifier.head.seq} entries, none edited, removed or moved; the last is {verifier.head}")
+        count = verifier.head.seq - verifier.start.seq
+        pruned = f"; those up to {verifier.start} were pruned" if verifier.start.seq else ""
+        print(f"{count} entries, none edited, removed or moved; the last is {verifier.head}{pruned}")
         return 0
 
     try:
@@ -117,9 +133,56 @@ async def check(store: Store, verifier: Verifier) -> None:
     """
     async with store.snapshot() as tx:
         stored = await tx.audit.head()
+        verifier.begin(await tx.audit.checkpoint())
         while page := await tx.audit.links(verifier.head.seq, limit=PAGE):
             await asyncio.to_thread(verifier.take, page)
         verifier.end(stored)
+
+
+def prune(options: argparse.Namespace) -> int:
+    before_us = _time(options.before, Node.now_us(), "before")
+
+    async def run() -> int:
+        async with open_store(options) as store:
+            checkpoint = await mark(store, before_us, Node.now_us())
+            count = await clear(store)
+        print(f"{count} entries removed; the record begins after {checkpoint}")
+        return 0
+
+    try:
+        return asyncio.run(run())
+    except ChainBroken as broken:
+        return fail(f"{broken}; nothing was removed")
+
+
+async def mark(store: Store, before_us: int, now_us: int) -> ChainHead:
+    """Record which entries are to go: the oldest ones, as far as all of them are from before a time. The entry that
+    says so has the number and the hash of the last of them, and is in the chain itself.
+
+    Raises:
+        ChainBroken: the record is not what was recorded: what would show it is not removed.
+    """
+    await check(store, Verifier())
+    async with store.transaction() as tx:
+        known = await tx.audit.checkpoint()
+        later = await tx.audit.read(known.seq, limit=1, since_us=before_us)
+        through = later[0].seq - 1 if later else (await tx.audit.head()).seq
+        if through <= known.seq:
+            return known
+        last = (await tx.audit.links(through - 1, limit=1))[0]
+        await audit.record(tx, now_us, Deed.PRUNE, None, through=last.seq, hash=last.hash)
+        return ChainHead(seq=last.seq, hash=last.hash)
+
+
+async def clear(store: Store) -> int:
+    """Remove what is marked, in short transactions; what a crash leaves of it, the next time does. How many."""
+    removed = 0
+    while True:
+        async with store.transaction() as tx:
+            count = await tx.audit.remove((await tx.audit.checkpoint()).seq, limit=PAGE)
+        if not count:
+            return removed
+        removed += count
 
 
 async def _pages(store: Store, after: int, since_us: int = 0) -> AsyncIterator[list[Record]]:
@@ -159,12 +222,12 @@ def _anchor(given: str) -> tuple[int, str]:
     return int(match[1]), match[2]
 
 
-def _time(given: str, now_us: int) -> int:
+def _time(given: str, now_us: int, name: str = "since") -> int:
     if re.fullmatch(r"\d+[smhd]", given):
         return now_us - seconds(given) * 1_000_000
     try:
         moment = datetime.fromisoformat(given)
     except ValueError:
-        raise invalid(since=f"a date, a time of RFC 3339, or such as 90d; got {given[:100]!r}") from None
+        raise invalid(**{name: f"a date, a time of RFC 3339, or such as 90d; got {given[:100]!r}"}) from None
     moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
     return int(moment.timestamp() * 1_000_000)

@@ -70,6 +70,7 @@ class Deed(StrEnum):
     BACKUP = "storage.backup"
     RESTORE = "storage.restore"
     LEFT_OUT = "audit.left_out"
+    PRUNE = "audit.prune"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -185,7 +186,20 @@ class Verifier:
 
     def __init__(self, anchors: Mapping[int, str] | None = None) -> None:
         self._anchors = dict(anchors or {})
-        self.head = GENESIS
+        self.start = self.head = GENESIS
+
+    def begin(self, checkpoint: ChainHead) -> None:
+        """Begin after an entry up to which all were removed. Raises `ChainBroken`: an anchor says otherwise, or names
+        an entry of which nothing can be told any more.
+        """
+        oldest = min(self._anchors, default=checkpoint.seq)
+        if oldest < checkpoint.seq:
+            raise ChainBroken(
+                f"an anchor names entry {oldest}, and all up to {checkpoint.seq} were pruned: use a newer one"
+            )
+        if self._anchors.get(checkpoint.seq, checkpoint.hash) != checkpoint.hash:
+            raise ChainBroken(f"entry {checkpoint.seq} is not the one that the anchor names: the chain was made anew")
+        self.start = self.head = checkpoint
 
     def take(self, links: Sequence[ChainLink]) -> None:
         """The next entries. Raises `ChainBroken`."""

@@ -94,7 +94,7 @@ class ProgressTable(Protocol):
 
 
 class Audit(Protocol):
-    """The audit record. There is no way to change or remove what is in it."""
+    """The audit record. There is no way to change what is in it, and what is removed is its beginning."""
 
     async def head(self) -> ChainHead: ...
     async def append(self, notes: Sequence[Note]) -> None:
@@ -105,3 +105,10 @@ class Audit(Protocol):
 
     async def links(self, after: int, *, limit: int) -> list[ChainLink]:
         """Entries after a number, in order, as they are stored."""
+
+    async def checkpoint(self) -> ChainHead:
+        """The entry up to which all are removed, or soon will be, as the newest entry of a pruning says."""
+
+    async def remove(self, through: int, *, limit: int) -> int:
+        """Remove the oldest entries up to this number. How many of them."""
+        ...

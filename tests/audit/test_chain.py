@@ -12,7 +12,7 @@ import pytest
 
 from db.connect import Database
 from db.store import Store
-from relay.cli.audits import check
+from relay.cli.audits import check, clear, mark
 from relay.core.audit_chain import GENESIS, ChainBroken, ChainHead, Deed, Note, Verifier, follow, plain
 
 NOW_US = 1_764_064_800_123_456
@@ -124,6 +124,44 @@ async def test_a_chain_that_was_cut_short_or_made_anew_fits_no_anchor(store: Sto
         await tx.audit.append(notes(1))
     with pytest.raises(ChainBroken, match="entry 5 is not the one that the anchor names"):
         await verified(store, anchor)
+
+
+async def test_a_pruned_record_verifies_from_its_checkpoint_and_shows_whoever_removes_more(
+    store: Store, database: Database
+) -> None:
+    await write(store, 9)
+    before = await head_at(store, 6)
+    assert await mark(store, NOW_US + 7, NOW_US + 100) == before
+    assert await clear(store) == 6
+    assert await verified(store, before) == await head_at(store, 10)
+    assert await mark(store, NOW_US + 7, NOW_US + 100) == before  # nothing more to do
+    assert await clear(store) == 0
+    async with store.snapshot() as tx:
+        (kept,) = await tx.audit.read(9, limit=5)
+    assert (kept.action, kept.details) == ("audit.prune", {"through": 6, "hash": before.hash})
+    with pytest.raises(ChainBroken, match="up to 6 were pruned"):
+        await verified(store, ChainHead(seq=5, hash=before.hash))
+    with pytest.raises(ChainBroken, match="the anchor names"):
+        await verified(store, ChainHead(seq=6, hash="00" * 32))
+    async with database.transaction() as connection:
+        await connection.execute("DELETE FROM audit WHERE seq = 7")
+    with pytest.raises(ChainBroken, match="entry 7 is missing"):
+        await verified(store)
+    with pytest.raises(ChainBroken):
+        await mark(store, NOW_US + 9, NOW_US + 200)
+
+
+async def test_a_pruning_that_was_interrupted_is_gone_on_with_and_all_may_go(store: Store) -> None:
+    last = await write(store, 5)
+    assert await mark(store, NOW_US + 1000, NOW_US + 1000) == last
+    assert (await verified(store)).seq == 6
+    assert await clear(store) == 5
+    assert (await verified(store, last)).seq == 6
+
+
+async def head_at(store: Store, seq: int) -> ChainHead:
+    async with store.snapshot() as tx:
+        return ChainHead(seq=seq, hash=(await tx.audit.links(seq - 1, limit=1))[0].hash)
 
 
 def test_text_from_outside_is_made_fit_to_be_stored() -> None:
