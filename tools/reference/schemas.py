@@ -53,6 +53,8 @@ class Schemas:
         words = " or ".join(type_) if isinstance(type_, list) else str(type_)
         if "items" in schema:
             words = words.replace("array", f"array of {self.spoken(schema['items'])}")
+        if "properties" in schema:
+            words = f"{words} with {', '.join(markdown.code(name) for name in schema['properties'])}"
         if isinstance(schema.get("additionalProperties"), Mapping):
             words = f"{words}: name → {self.spoken(schema['additionalProperties'])}"
         return ", ".join([words, *_bounds(schema)])
