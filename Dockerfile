@@ -28,5 +28,5 @@ EXPOSE 8000
 # Docker sends SIGTERM: the relay says goodbye to its sites, finishes what is under way, and ends with 0.
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=20s --retries=3 \
-    CMD ["python", "-c", "import os, urllib.request as u; u.urlopen(f\"http://127.0.0.1:{os.environ['STARFISH_PORT']}/health/ready\", timeout=4)"]
+    CMD ["python", "-c", "import os, ssl, urllib.request as u; s = 'https' if os.environ.get('STARFISH_TLS_CERT') else 'http'; u.urlopen(f\"{s}://127.0.0.1:{os.environ['STARFISH_PORT']}/health/ready\", timeout=4, context=ssl._create_unverified_context())"]
 CMD ["starfish-relay", "serve"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import ssl
 import sys
 from typing import Any
 
@@ -46,6 +47,11 @@ def add_connection(parser: argparse.ArgumentParser) -> None:
         "--url", metavar="URL", help="the relay's, such as https://relay.example; default: $STARFISH_URL"
     )
     parser.add_argument(
+        "--ca",
+        metavar="FILE",
+        help="PEM file of the authority that has signed the relay's certificate, if of one's own",
+    )
+    parser.add_argument(
         "--identity",
         metavar="FILE",
         default=os.environ.get("STARFISH_IDENTITY"),
@@ -61,6 +67,21 @@ def url_and_token(options: argparse.Namespace) -> tuple[str, str]:
     if not token:
         raise Wrong("STARFISH_TOKEN is not set", "it is what `starfish-relay token create --site UID` prints")
     return url, token
+
+
+def tls_of(options: argparse.Namespace) -> ssl.SSLContext | None:
+    """What trusts the authority of `--ca`, and no other; None for those that the machine trusts.
+
+    Raises:
+        Wrong: it cannot be read, or is no certificate.
+    """
+    if options.ca is None:
+        return None
+    try:
+        return ssl.create_default_context(cafile=options.ca)
+    except OSError as error:  # an SSLError is one
+        reason = getattr(error, "reason", None) or error.strerror or "no PEM certificate"
+        raise Wrong(f"--ca {options.ca}: {reason}") from None
 
 
 def identity_of(path: str) -> Any:

@@ -56,7 +56,7 @@ def logs(options: argparse.Namespace) -> int:
     url, token = at_site.url_and_token(options)
     identity = at_site.identity_of(options.identity) if options.identity else None
     try:
-        onlooker = Onlooker(url, token=token, identity=identity)
+        onlooker = Onlooker(url, token=token, ssl=at_site.tls_of(options), identity=identity)
     except ValueError as error:
         raise Wrong(str(error), "--url is such as https://relay.example, or http://127.0.0.1:8000") from None
     asyncio.run(_show(options, onlooker))

@@ -30,8 +30,9 @@ _ROLES = ("participants", "coordinator")
 
 _EPILOG = """\
 The site's token is taken from $STARFISH_TOKEN, never from the command line, which other users of a machine can read.
-SSL_CERT_FILE names a certificate authority of one's own. Broken off, by Ctrl-C too, the same command goes on where it
-was. Exit status: 0 done, 1 refused or wrong, 2 the words of the call, 75 the relay was not reached, 130 interrupted.
+--ca, or SSL_CERT_FILE, names a certificate authority of one's own. Broken off, by Ctrl-C too, the same command goes on
+where it was. Exit status: 0 done, 1 refused or wrong, 2 the words of the call, 75 the relay was not reached,
+130 interrupted.
 
   export STARFISH_URL=https://relay.example STARFISH_TOKEN=sfr_…
   starfish-relay send weights.bin --project 12                  prints the offset, say 7
@@ -144,7 +145,7 @@ def _site(options: argparse.Namespace) -> Site:
     if options.identity:
         more = {"identity": identity_of(options.identity)}
     try:
-        return Site(url, token=token, **more)
+        return Site(url, token=token, ssl=at_site.tls_of(options), **more)
     except ValueError as error:
         raise Wrong(str(error), "--url is such as https://relay.example, or http://127.0.0.1:8000") from None
 

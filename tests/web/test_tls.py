@@ -20,6 +20,7 @@ from websockets.asyncio.client import connect
 
 from relay.client import Site
 from relay.config import BadSetting, load
+from relay.doctor.machine import _asked as asked
 from relay.web import tls
 from tests.support.relay import RelayProcess
 
@@ -169,6 +170,26 @@ async def test_events_fan_out_a_site_drains_and_hsts_is_said(relay: RelayProcess
         assert await asyncio.to_thread(relay.terminate) == 0
     assert goodbyes.count("draining") == 3
     assert "Traceback" not in relay.log
+
+
+async def test_a_file_is_sent_and_the_doctor_knows_the_relay(
+    relay: RelayProcess, context: ssl.SSLContext, tmp_path: Path
+) -> None:
+    (token,) = await asyncio.to_thread(_tokens, relay, 1)
+    async with Site(secure(relay), token=token, ssl=context, proxy=False) as lead:
+        project = str((await lead.projects.create("over TLS"))["id"])
+    (tmp_path / "weights").write_bytes(b"weights")
+    send = ("send", str(tmp_path / "weights"), "--project", project, "--url", secure(relay))
+    environment = {"STARFISH_TOKEN": token}
+    done = await asyncio.to_thread(relay.cli, *send, "--ca", str(tmp_path / "cert.pem"), env=environment)
+    assert int(done.stdout) > 0
+    for more, words in ((["--ca", "none.pem"], "none.pem"), (["--ca", str(tmp_path / "weights")], "weights")):
+        wrong = await asyncio.to_thread(relay.cli, *send, *more, env=environment, check=False)
+        assert wrong.returncode == 1
+        assert words in wrong.stderr
+        assert "Traceback" not in wrong.stderr
+    found = await asked(relay.host, relay.port)
+    assert found is not None
 
 
 async def test_a_reader_that_stays_stalled_is_closed_4410(relay: RelayProcess, context: ssl.SSLContext) -> None:
