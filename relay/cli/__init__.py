@@ -51,6 +51,7 @@ COMMANDS = (
     Command("doctor", "doctor", "look for what is wrong with the relay and around it, and say what mends it"),
     Command("backup", "backups", "copy all data, as it is at one moment, while the relay serves"),
     Command("restore", "backups", "put a backup back; no relay serves meanwhile"),
+    Command("import-starfish", "imports", "take over from the old router: users, sites, projects, runs and files"),
     Command("version", "versions", "print the version", at_site=True),
     Command("status", "statuses", "how a relay is: sites, projects and runs, as they change", at_site=True),
     Command("createsuperuser", "people", "make an operator, who sees and may change all"),

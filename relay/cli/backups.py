@@ -67,7 +67,7 @@ def restore(options: argparse.Namespace) -> int:
     settings = settings_of(options)
 
     async def run() -> Restored:
-        with reading(options.source) as reader, _nobody_serving(settings), shown("contents") as progress:
+        with reading(options.source) as reader, nobody_serving(settings), shown("contents") as progress:
             async with connected(settings) as database:
                 files = open_files(settings)
                 return await put_back(reader, database, files, force=options.force, progress=progress)
@@ -82,7 +82,7 @@ def restore(options: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _nobody_serving(settings: Settings) -> Iterator[None]:
+def nobody_serving(settings: Settings) -> Iterator[None]:
     """On SQLite: and nobody can begin to. Raises `AlreadyServed`."""
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     with ExitStack() as stack:

@@ -69,6 +69,7 @@ class Deed(StrEnum):
     BLOB_DELETE = "blob.delete"
     BACKUP = "storage.backup"
     RESTORE = "storage.restore"
+    IMPORT = "storage.import"
     LEFT_OUT = "audit.left_out"
     PRUNE = "audit.prune"
 

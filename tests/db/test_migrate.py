@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from db import dumps
 from db import migrate as migrations
 from db.connect import Database
 from db.connection import Connection
@@ -54,6 +55,44 @@ async def tables(database: Database) -> set[str]:
     async with database.snapshot() as connection:
         schema = await schema_of(connection)
     return {table for table, _ in schema["columns"]}
+
+
+# What the release before can live with
+
+
+STATEMENTS = re.compile(
+    r"CREATE TABLE \w+ \(.*\)|CREATE (?:UNIQUE )?INDEX .*|INSERT INTO .*|ALTER TABLE \w+ ADD COLUMN .*", re.DOTALL
+)
+
+
+@pytest.mark.parametrize("migration", all_migrations()[1:], ids=lambda migration: migration.name)
+def test_a_migration_only_adds(migration: Migration) -> None:
+    """No table or column goes or is renamed, and what the release before inserts still fits: see docs/operating.md."""
+    before = {name for one in all_migrations() if one.number < migration.number for name in made_by(one)}
+    for statement in migrations._statements(migration.sql):
+        assert STATEMENTS.fullmatch(statement), statement
+        if "ADD COLUMN" in statement:
+            assert "NOT NULL" not in statement or "DEFAULT" in statement, statement
+            assert "UNIQUE" not in statement, statement
+        if statement.startswith("CREATE UNIQUE INDEX"):
+            assert re.search(r" ON (\w+)", statement)[1] not in before, statement  # type: ignore[index]
+
+
+def made_by(migration: Migration) -> list[str]:
+    return re.findall(r"CREATE TABLE (\w+)", migration.sql)
+
+
+async def test_rows_of_an_older_schema_go_through_every_migration_and_still_fit_it(empty: Database) -> None:
+    """What the oldest release inserts, column by column, is taken by the newest schema, with its own words."""
+    first = all_migrations()[0]
+    async with empty.transaction() as connection:
+        await dumps.rebuild(connection, first.number)
+        old = {table: await dumps.columns(connection, table) for table in made_by(first)}
+    await migrate(empty)
+    async with empty.snapshot() as connection:
+        for table, columns in old.items():
+            new = {column.name: column for column in await dumps.columns(connection, table)}
+            assert {column.name: column for column in columns}.items() <= new.items(), table
 
 
 # Applying
