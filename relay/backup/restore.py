@@ -184,6 +184,7 @@ async def _chain(connection: Connection) -> ChainHead:
     """The audit record is what was recorded. Returns its head."""
     verifier, audit = Verifier(), Audit(connection)
     try:
+        verifier.begin(await audit.checkpoint())
         while page := await audit.links(verifier.head.seq, limit=LINKS_PAGE):
             await asyncio.to_thread(verifier.take, page)
         verifier.end(await audit.head())

@@ -221,6 +221,15 @@ async def _next_user(url: str) -> int:
     return made.id
 
 
+def test_an_audit_record_that_was_pruned_goes_on(home: Path, backup: Path, tmp_path: Path) -> None:
+    pruned = run("audit", "prune", "--before", "2100-01-01", data_dir=home)
+    assert (pruned.status, pruned.out[:17]) == (0, "1 entries removed")
+    assert run("backup", tmp_path / "b.tar", data_dir=home).status == 0
+    done = run("restore", tmp_path / "b.tar", data_dir=tmp_path / "other")
+    assert done.status == 0, done.err
+    assert run("audit", "verify", data_dir=tmp_path / "other").status == 0
+
+
 def test_a_backup_is_whole_closed_to_others_and_linked(home: Path, backup: Path) -> None:
     assert backup.stat().st_mode & 0o077 == 0
     assert (backup / "manifest.json").stat().st_mode & 0o077 == 0
