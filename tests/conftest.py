@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import random
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 
@@ -108,22 +109,43 @@ def store(database: Database) -> Store:
     return Store(database)
 
 
+@pytest.fixture(scope="session")
+def relays(request: pytest.FixtureRequest) -> Iterator[Callable[[str], RelayProcess]]:
+    """A running relay on each database, started when the first test asks for it, for all tests of this process.
+
+    A fixture with parameters would be ended and started again whenever the parameter changes, which it does twice in
+    every file: a second of the processor's time each, and three more for the accounts.
+    """
+    running: dict[str, RelayProcess] = {}
+    with ExitStack() as stack:
+
+        def relay_on(database: str) -> RelayProcess:
+            if database not in running:
+                url = None
+                if database == "postgresql":
+                    server: Postgres = request.getfixturevalue("postgres")
+                    url = server.create_database()
+                running[database] = stack.enter_context(RelayProcess(url))
+                _make_accounts(running[database])
+            return running[database]
+
+        yield relay_on
+
+
 @pytest.fixture(scope="session", params=DATABASES)
-def relay(request: pytest.FixtureRequest) -> Iterator[RelayProcess]:
+def relay(request: pytest.FixtureRequest, relays: Callable[[str], RelayProcess]) -> RelayProcess:
     """A running relay that the black-box tests share. Tests that end or burden it start one of their own."""
-    url = None
-    if request.param == "postgresql":
-        server: Postgres = request.getfixturevalue("postgres")
-        url = server.create_database()
-    with RelayProcess(url) as process:
-        yield process
+    return relays(request.param)
 
 
 @pytest.fixture(scope="session")
 def accounts(relay: RelayProcess) -> tuple[Account, Account, Account]:
-    """The owner, the guest and the operator, made once a relay."""
+    """The owner, the guest and the operator, whom every shared relay has."""
+    return OWNER, GUEST, OPERATOR
+
+
+def _make_accounts(relay: RelayProcess) -> None:
     for account in (OWNER, GUEST):
         relay.cli("user", "create", account.name, "--no-input", env={"STARFISH_USER_PASSWORD": account.password})
     operator = ["--username", OPERATOR.name, "--email", "operator@example.org", "--no-input"]
     relay.cli("createsuperuser", *operator, env={"STARFISH_SUPERUSER_PASSWORD": OPERATOR.password})
-    return OWNER, GUEST, OPERATOR
