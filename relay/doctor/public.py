@@ -107,7 +107,7 @@ async def _addresses(base: str, proxies: str) -> list[Finding]:
         return [warning("addresses", "the relay does not say which address it sees", "is it of this release?")]
     own = await asyncio.to_thread(_own_address, base)
     if await _seen_as(base, {"X-Forwarded-For": CLAIMED}) == CLAIMED:
-        if proxies != "*" and _is_among(own, proxies):
+        if _is_among(own, proxies):
             said = f"this machine ({own}) is one of STARFISH_PROXIES: whether others are believed shows from elsewhere"
             return [good("addresses", said)]
         mend = "have the outermost proxy set X-Forwarded-For (not pass it on), and name no others in STARFISH_PROXIES"
@@ -137,9 +137,11 @@ def _own_address(base: str) -> str:
 
 
 def _is_among(address: str, proxies: str) -> bool:
+    """Whether it is a proxy's. A network of all addresses names none."""
     for proxy in proxies.split(","):
         with suppress(ValueError):
-            if ipaddress.ip_address(address) in ipaddress.ip_network(proxy.strip(), strict=False):
+            network = ipaddress.ip_network(proxy.strip(), strict=False)
+            if network.prefixlen and ipaddress.ip_address(address) in network:
                 return True
     return False
 

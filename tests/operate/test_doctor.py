@@ -387,7 +387,7 @@ def test_without_a_token_the_upgrade_is_seen_to_arrive(public: Public) -> None:
 
 
 def test_a_relay_that_believes_any_address(public: Public) -> None:
-    with RelayProcess(settings={"STARFISH_PROXIES": "*"}) as gullible:
+    with RelayProcess(settings={"STARFISH_PROXIES": "0.0.0.0/0"}) as gullible:
         report = doctor(
             gullible.data_dir.parent,
             *("--url", gullible.url, "--port", str(gullible.port)),
