@@ -65,7 +65,8 @@ def fail(what: str, hint: str = "") -> int:
 
 def show(table: Table) -> None:
     """Whole lines for a pipe, fitted ones for a terminal."""
-    Console(width=None if sys.stdout.isatty() else 250).print(table)
+    width = None if sys.stdout.isatty() else 250
+    Console(width=width, markup=False, emoji=False, highlight=False).print(table)
 
 
 def settings_of(options: argparse.Namespace, **more: Any) -> Settings:
