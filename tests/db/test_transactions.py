@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -25,7 +26,20 @@ BUSY = """SELECT state, query FROM pg_stat_activity
 @pytest.fixture
 async def narrow(database_url: str, database: Database) -> AsyncIterator[World]:
     """A storage with few connections and little patience: a leaked connection is soon missed."""
-    limits = Limits(acquire_timeout_s=BUSY_TIMEOUT_S, readers=CONNECTIONS, pg_connections=CONNECTIONS)
+    async with _world(database_url, BUSY_TIMEOUT_S) as world:
+        yield world
+
+
+@pytest.fixture
+async def patient(database_url: str, database: Database) -> AsyncIterator[World]:
+    """As few connections, and as much patience as a busy machine may need."""
+    async with _world(database_url, 60.0) as world:
+        yield world
+
+
+@asynccontextmanager
+async def _world(database_url: str, acquire_timeout_s: float) -> AsyncIterator[World]:
+    limits = Limits(acquire_timeout_s=acquire_timeout_s, readers=CONNECTIONS, pg_connections=CONNECTIONS)
     opened = Database(database_url, limits)
     await opened.connect()
     try:
@@ -194,11 +208,11 @@ async def test_who_waits_too_long_for_a_lock_is_told_that_the_storage_is_unavail
     assert offsets(await narrow.read(project.id)) == [1]
 
 
-async def test_writers_are_served_in_turn(narrow: World) -> None:
+async def test_writers_are_served_in_turn(patient: World) -> None:
     """More writers than connections, each for a moment: nobody starves."""
-    project = (await narrow.project()).project
-    await asyncio.gather(*(narrow.append(project.id, draft()) for _ in range(20)))
-    assert offsets(await narrow.read(project.id)) == list(range(1, 21))
+    project = (await patient.project()).project
+    await asyncio.gather(*(patient.append(project.id, draft()) for _ in range(20)))
+    assert offsets(await patient.read(project.id)) == list(range(1, 21))
 
 
 # Cancellation

@@ -64,10 +64,9 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
     for name, target in ((".venv", Path(sys.prefix)), ("examples", ROOT / "examples")):
         (tmp_path / name).symlink_to(target)
     port = free_port()
-    own = {
-        name: value for name, value in os.environ.items() if not name.startswith(("STARFISH_", "DATABASE_", "VIRTUAL_"))
-    }
-    env = own | {"STARFISH_PORT": str(port), "PYTHONUNBUFFERED": "1"}
+    foreign = ("STARFISH_", "DATABASE_", "VIRTUAL_", "PYTHONUNBUFFERED")  # unbuffered, two sites' lines would mix
+    own = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+    env = own | {"STARFISH_PORT": str(port)}
     with ExitStack() as stack:
         terminals = {name: stack.enter_context(Terminal(tmp_path, env)) for name in ("relay", "sites")}
         yield Reader(tmp_path, port, terminals)
