@@ -215,14 +215,17 @@ def _site(site: JsonObject, now: datetime) -> dict[str, Text | str]:
     return {
         "SITE": Text(printable(site["name"])),
         "STATE": Text("● online", "green") if site["online"] else Text("○ offline", "dim"),
-        "LAG": _lag(site["lag"]) if site["online"] else Text("–", "dim"),
+        "LAG": _lag(site["lag"] if site["online"] else None),
         "SINCE": Text("never" if site["since"] is None else _lasting(_seconds_since(site["since"], now)), "dim"),
         "VIA": via if site["sessions"] < 2 else f"{via} ×{site['sessions']}",
         "UID": Text(site["uid"], "dim"),
     }
 
 
-def _lag(events: int) -> Text:
+def _lag(events: int | None) -> Text:
+    """Who is away, or takes part in nothing, does not lag."""
+    if events is None:
+        return Text("–", "dim")
     return Text(str(events), "yellow" if events >= LAGGING else "")
 
 

@@ -79,7 +79,8 @@ async def test_down_the_ladder_and_up_again_without_loss_or_repeat(relay: RelayP
             await pa.projects.join(name)
             await first(co, lambda event: event.kind == "participant" and event.data["site"] == pa.uid)
             told: list[int | None] = []
-            telling = asyncio.create_task(tell_on(co, project, told))
+            enough = asyncio.Event()
+            telling = asyncio.create_task(tell_on(co, project, told, enough))
             hearing = asyncio.create_task(hear_until_the_end(pa))
             hold_back = HOLD_BACK.format(silent=silent)
             for location, transport in (("", "sse"), (hold_back, "poll"), (UPGRADE, "websocket")):
@@ -87,7 +88,8 @@ async def test_down_the_ladder_and_up_again_without_loss_or_repeat(relay: RelayP
                 await standing_on(pa, transport)
                 assert (await pa.publish(project, "update", payload=transport.encode() * 1000)).offset
                 assert [run["id"] for run in await pa.runs.list(project)] == []
-            telling.cancel()
+            enough.set()
+            await telling
             told.append((await co.publish(project, "command", data="end")).offset)
             assert await hearing == told
             updates = await co.history(project, kind="update")
@@ -100,9 +102,9 @@ async def standing_on(site: Site, transport: str) -> None:
             await asyncio.sleep(0.01)
 
 
-async def tell_on(site: Site, project: int, told: list[int | None]) -> None:
-    while True:
-        told.append((await asyncio.shield(site.publish(project, "command", data="go on"))).offset)
+async def tell_on(site: Site, project: int, told: list[int | None], enough: asyncio.Event) -> None:
+    while not enough.is_set():
+        told.append((await site.publish(project, "command", data="go on")).offset)
         await asyncio.sleep(0.01)
 
 
