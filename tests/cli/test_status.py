@@ -160,8 +160,7 @@ async def test_who_is_refused_is_told_what_to_do(
     assert "STARFISH_PASSWORD is not set" in (await called("status")).err
 
 
-async def test_a_terminal_is_drawn_on_scrolled_resized_and_left_as_it_was(operator: Account, realm: Realm) -> None:
-    team = await realm.team()
+async def test_a_terminal_is_drawn_on_scrolled_resized_and_left_as_it_was(operator: Account) -> None:
     ours, theirs = os.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
     before = termios.tcgetattr(theirs)
@@ -175,7 +174,7 @@ async def test_a_terminal_is_drawn_on_scrolled_resized_and_left_as_it_was(operat
     )
     os.set_blocking(ours, False)
     try:
-        await until(ours, team.name)
+        await until(ours, "sites online")
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 6, 60, 0, 0))
         process.send_signal(28)  # SIGWINCH: nobody sends it where the terminal is nobody's
         await until(ours, "lines below")
