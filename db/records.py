@@ -28,6 +28,7 @@ from relay.core.model import (
     Scope,
     SigningKey,
     Site,
+    SiteCertificate,
     Token,
     User,
 )
@@ -108,6 +109,12 @@ def signing_key(row: Row) -> SigningKey:
         created_us=row["created_us"],
         used_us=row["used_us"],
         revoked_us=row["revoked_us"],
+    )
+
+
+def site_certificate(row: Row) -> SiteCertificate:
+    return SiteCertificate(
+        site_id=row["site_id"], sha256=row["sha256"], label=row["label"], created_us=row["created_us"]
     )
 
 

@@ -21,6 +21,7 @@ from db.projects import Participants, Projects
 from db.retention import Retention
 from db.runs import Runs
 from db.signing_keys import SigningKeys
+from db.site_certificates import SiteCertificates
 from relay.core.model import Draft
 from relay.core.ports import StorageLoad
 from relay.protocol.position import JournalBounds
@@ -55,6 +56,10 @@ class Tx:
     @cached_property
     def signing_keys(self) -> SigningKeys:
         return SigningKeys(self._db)
+
+    @cached_property
+    def site_certificates(self) -> SiteCertificates:
+        return SiteCertificates(self._db)
 
     @cached_property
     def sites(self) -> Sites:

@@ -66,6 +66,12 @@ class Settings:
     log_format: str = setting("text", "text for people, json for machines", of=("text", "json"))
     tls_cert: str = setting("", "PEM file with the relay's certificate and its chain: it serves https and wss itself")
     tls_key: str = setting("", "PEM file with the certificate's key, which others must not be able to read")
+    tls_client_ca: str = setting(
+        "", "PEM file with the authorities of the certificates that clients may show; TLS is 1.3 then"
+    )
+    tls_client_certs: str = setting(
+        "optional", "required: no connection without such a certificate; or optional", of=("optional", "required")
+    )
     allowed_origins: tuple[str, ...] = setting(
         (), "origins, by commas, whose pages may connect besides the relay's own, e.g. https://board.example"
     )
@@ -202,6 +208,10 @@ class Settings:
         if bool(self.tls_cert) != bool(self.tls_key):
             missing = "STARFISH_TLS_KEY" if self.tls_cert else "STARFISH_TLS_CERT"
             raise BadSetting(f"{missing}: expected a PEM file, as the other of the two is set, got nothing")
+        if self.tls_client_ca and not self.tls_cert:
+            raise BadSetting("STARFISH_TLS_CERT: expected a PEM file, as STARFISH_TLS_CLIENT_CA is set, got nothing")
+        if self.tls_client_certs == "required" and not self.tls_client_ca:
+            raise BadSetting("STARFISH_TLS_CLIENT_CA: expected a PEM file, as certificates are required, got nothing")
         _check_proxies(self.proxies)
         for one in fields(self):
             _check(one.name, getattr(self, one.name), one.metadata)

@@ -59,6 +59,7 @@ COMMANDS = (
     Command("site", "sites", "sites: the hospitals and labs", "sites"),
     Command("token", "tokens", "what sites connect with", "tokens"),
     Command("site-key", "site_keys", "public keys that sites sign in with, in the place of tokens", "site-keys"),
+    Command("site-cert", "site_certs", "TLS client certificates that sites are bound to", "site-certs"),
     Command("project", "projects", "projects: who trains together, and how it stands", "projects"),
     Command("member", "members", "members: who takes part in a project, asks to, or was removed", "members"),
     Command("run", "runs", "runs: what each site does in a batch; stop and restart", "runs"),

@@ -52,6 +52,10 @@ def add_connection(parser: argparse.ArgumentParser) -> None:
         help="PEM file of the authority that has signed the relay's certificate, if of one's own",
     )
     parser.add_argument(
+        "--cert", metavar="FILE", help="PEM file of the client certificate that the site is bound to, if it is"
+    )
+    parser.add_argument("--key", metavar="FILE", help="PEM file of its key, unless it is in the same file")
+    parser.add_argument(
         "--identity",
         metavar="FILE",
         default=os.environ.get("STARFISH_IDENTITY"),
@@ -70,18 +74,27 @@ def url_and_token(options: argparse.Namespace) -> tuple[str, str]:
 
 
 def tls_of(options: argparse.Namespace) -> ssl.SSLContext | None:
-    """What trusts the authority of `--ca`, and no other; None for those that the machine trusts.
+    """What trusts the authority of `--ca` and no other, or else those that the machine trusts, and shows `--cert`.
+
+    None for the machine's, and nothing to show.
 
     Raises:
-        Wrong: it cannot be read, or is no certificate.
+        Wrong: a file cannot be read, or is not what it should be.
     """
-    if options.ca is None:
+    if options.key and not options.cert:
+        raise Wrong("--key without --cert", "give the certificate that it belongs to")
+    if options.ca is None and options.cert is None:
         return None
+    given = f"--ca {options.ca}"
     try:
-        return ssl.create_default_context(cafile=options.ca)
+        context = ssl.create_default_context(cafile=options.ca)
+        if options.cert:
+            given = f"--cert {options.cert}" + (f" --key {options.key}" if options.key else "")
+            context.load_cert_chain(options.cert, options.key)
     except OSError as error:  # an SSLError is one
         reason = getattr(error, "reason", None) or error.strerror or "no PEM certificate"
-        raise Wrong(f"--ca {options.ca}: {reason}") from None
+        raise Wrong(f"{given}: {reason}") from None
+    return context
 
 
 def identity_of(path: str) -> Any:

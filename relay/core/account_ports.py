@@ -10,6 +10,7 @@ from relay.core.model import (
     Holder,
     SigningKey,
     Site,
+    SiteCertificate,
     Token,
     User,
 )
@@ -81,6 +82,20 @@ class SigningKeys(Protocol):
 
     async def purge(self, now_us: int) -> None:
         """Forget what has been used and is expired."""
+
+
+class SiteCertificates(Protocol):
+    """The TLS client certificates that sites are bound to, by their fingerprints."""
+
+    async def add(self, certificate: SiteCertificate) -> None:
+        """Raises `AlreadyThere` if the site is bound to it."""
+
+    async def all(self) -> list[SiteCertificate]: ...
+    async def of_sites(self, site_ids: Sequence[int]) -> dict[int, frozenset[str]]:
+        """Site id → fingerprints; without those that are bound to none."""
+
+    async def remove(self, sha256: str) -> list[int]:
+        """Unbind it from all sites. Returns the ids of those that were bound to it."""
 
 
 class Keys(Protocol):

@@ -38,6 +38,8 @@ class Deed(StrEnum):
     TOKEN_REVOKE = "token.revoke"  # noqa: S105 - the name of a deed
     KEY_ADD = "key.add"
     KEY_REVOKE = "key.revoke"
+    CERT_ADD = "cert.add"
+    CERT_REMOVE = "cert.remove"
     SITE_CREATE = "site.create"
     SITE_UPDATE = "site.update"
     SITE_DELETE = "site.delete"

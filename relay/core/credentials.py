@@ -1,4 +1,5 @@
-"""Credentials in use: what was let in on a token, a key or a password is shut out once that is no longer good.
+"""Credentials in use: what was let in on a token, a key or a password is shut out once that is no longer good, or once
+its site is bound to certificates of which its connection has shown none.
 
 `recheck` is called when they may have changed. Whoever lets somebody in notes `seen` before it looks the credentials
 up, and calls `heed` once they are in use: a revocation that came in between is not missed.
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 from relay.core.ports import StorageUnavailable, Store, Tx
 from relay.core.session import Identity, Session
 from relay.core.signing_keys import CREDENTIAL_PREFIX
+from relay.core.site_certificates import NONE, lets_in
 
 if TYPE_CHECKING:
     from relay.core.reader import Reader
@@ -80,13 +82,18 @@ class Credentials:
         async with self._store.snapshot() as tx:
             bad = await self._bad_among(tx, used)
             bad_sites = await tx.sites.unusable_among(list(site_ids))
+            bound = await tx.site_certificates.of_sites(list(site_ids))
         for session in sessions:
             if session.site.id in bad_sites:
                 session.close_gone()
             elif session.token_id in bad:
                 session.close_unauthenticated()
+            elif not lets_in(bound.get(session.site.id, NONE), session.certificate):
+                session.close_without_certificate()
         for reader in readers:
-            if reader.identity.site.id in bad_sites or reader.identity.token_id in bad:
+            one = reader.identity
+            shows_one = lets_in(bound.get(one.site.id, NONE), one.certificate)
+            if one.site.id in bad_sites or one.token_id in bad or not shows_one:
                 reader.end()
 
     async def _bad_among(self, tx: Tx, used: set[str]) -> set[str]:

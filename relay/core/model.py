@@ -130,6 +130,16 @@ class SigningKey:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SiteCertificate:
+    """A TLS client certificate that a site is bound to. `sha256`: of its DER, 64 hex digits."""
+
+    site_id: int
+    sha256: str
+    label: str
+    created_us: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Project:
     """`site_id` is the coordinator's; `batch` the number of the last batch that was started (0: none)."""
 

@@ -12,7 +12,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from relay.core.account_ports import Groups, Keys, SigningKeys, Sites, Tokens, Users
+from relay.core.account_ports import Groups, Keys, SigningKeys, SiteCertificates, Sites, Tokens, Users
 from relay.core.admission_ports import Admission, Invitations
 from relay.core.journal_ports import Audit, Cursors, Journal, ProgressTable, Retention
 from relay.core.model import (
@@ -69,6 +69,8 @@ class Tx(Protocol):
     def tokens(self) -> Tokens: ...
     @property
     def signing_keys(self) -> SigningKeys: ...
+    @property
+    def site_certificates(self) -> SiteCertificates: ...
     @property
     def sites(self) -> Sites: ...
     @property

@@ -24,13 +24,16 @@ class Identity:
     """What authentication found out.
 
     `token_id` is `key:` and a key's id where a key was used, and None for a password login; `expires_us` None for no
-    expiry.
+    expiry. `bound` are the certificates that the site is bound to (`relay.core.site_certificates`), `certificate` the
+    one that its connection has shown.
     """
 
     site: Site
     principal: Principal
     token_id: str | None = None
     expires_us: int | None = None
+    bound: frozenset[str] = frozenset()
+    certificate: str | None = None
 
 
 class Session:
@@ -53,6 +56,8 @@ class Session:
         self.principal = identity.principal
         self.token_id = identity.token_id
         self.expires_us = identity.expires_us
+        self.certificate = identity.certificate
+        """Of the connection: new credentials do not change it."""
         self.outbox = Outbox(session_id, link, store, limits, catch_up, self.close)
         self.live = False
         """The hello has been answered."""
@@ -126,6 +131,9 @@ class Session:
 
     def close_unauthenticated(self) -> None:
         self.close(SessionClosed(CloseCode.UNAUTHENTICATED, "the token has expired or was revoked"))
+
+    def close_without_certificate(self) -> None:
+        self.close(SessionClosed(CloseCode.UNAUTHENTICATED, "the site is bound to another client certificate"))
 
     def close_gone(self) -> None:
         self.close(SessionClosed(CloseCode.GONE, "the site was deleted, or its user is disabled"))

@@ -15,12 +15,13 @@ import hmac
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 from starlette.requests import Request
 
-from relay.core import access, accounts
+from relay.core import access, accounts, site_certificates
 from relay.core.access import SITES_RIGHTS, Principal, Right
 from relay.core.assertions import (
     DEFAULT_AUDIENCE,
@@ -39,6 +40,7 @@ from relay.core.shares import Shares
 from relay.core.signing_keys import CREDENTIAL_PREFIX
 from relay.core.together import Together
 from relay.protocol.errors import ErrorCode, ReplyError, forbidden, invalid, unavailable, unknown_site
+from relay.web.peers import shown_in
 
 SITE_HEADER = "x-starfish-site"
 REMEMBER_S = 600.0
@@ -68,6 +70,14 @@ class _Known:
     user: User
     principal: Principal
     until: float
+    bound: Mapping[int, frozenset[str]]
+    """Those of its sites that are bound to certificates, and to which."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Bearer:
+    holder: Holder
+    bound: frozenset[str]
 
 
 class Authenticator:
@@ -111,13 +121,27 @@ class Authenticator:
     # --- users
 
     async def user(self, authorization: str | None) -> Principal:
-        """The user of a Basic `Authorization` header, acting for all sites that it owns.
+        """The user of a Basic `Authorization` header, whatever certificates its sites are bound to.
 
         Raises:
             BadCredentials: the header is missing, is no Basic one, or the pair is not good.
             TooOften: too many logins have failed; the pair was not looked at.
             StorageUnavailable: the pair could not be looked up.
         """
+        return (await self._user(authorization)).principal
+
+    async def owner(self, authorization: str | None, certificate: str | None) -> Principal:
+        """The same, acting for all sites that it owns over a connection that has shown this certificate.
+
+        Raises:
+            ReplyError: as `user`; `forbidden`, one of its sites is bound to others.
+        """
+        known = await self._user(authorization)
+        with self._noting(known.principal):
+            site_certificates.require_all(known.bound, certificate)
+        return known.principal
+
+    async def _user(self, authorization: str | None) -> _Known:
         credentials = basic_credentials(authorization)
         digest = hmac.digest(self._key, credentials.encode("utf-8", "surrogatepass"), "sha256")
         verified = self._verified.get(digest)
@@ -128,7 +152,7 @@ class Authenticator:
             self._verified.pop(digest, None)
             raise self._refused(None if known is None else known.user, "password", "Invalid username/password.")
         self._logins.succeeded(known.principal, "password")
-        return known.principal
+        return known
 
     def _refused(self, user: User | None, credential: str, message: str) -> BadCredentials:
         self._logins.refused(None if user is None else f"user:{user.username}", credential, ErrorCode.UNAUTHENTICATED)
@@ -183,10 +207,11 @@ class Authenticator:
         async with self._store.snapshot() as tx:
             user = await tx.users.get(user_id)
             sites = [] if user is None else await tx.sites.ids_of_owner(user_id)
+            bound = await tx.site_certificates.of_sites(sites)
         if user is None:
             return None
         principal = Principal(user_id=user.id, sites=frozenset(sites), is_operator=user.is_operator, name=user.username)
-        known = _Known(user, principal, time.monotonic() + KNOWN_FOR_S)
+        known = _Known(user, principal, time.monotonic() + KNOWN_FOR_S, bound)
         if len(self._known) > REMEMBER_USERS:
             self._known.clear()
         if changes == self._changes:
@@ -195,15 +220,33 @@ class Authenticator:
 
     # --- sites
 
-    async def site(self, headers: Mapping[str, str]) -> Identity:
+    async def site(self, headers: Mapping[str, str], certificate: str | None) -> Identity:
         """The site that a request speaks for: by its token, or by its user's credentials and `X-Starfish-Site`.
+
+        `certificate` is the fingerprint of the one that the connection has shown (`relay.web.peers`).
 
         Raises:
             BadCredentials: 401.
             TooOften: 429: too many logins have failed.
-            ReplyError: `invalid` (Basic without the site), `unknown_site`, `forbidden` (another user's site).
+            ReplyError: `invalid` (Basic without the site), `unknown_site`, `forbidden` (another user's site, or one
+                that is bound to other certificates).
             StorageUnavailable: it could not be looked up.
         """
+        identity = await self._identity(headers)
+        with self._noting(identity.principal):
+            site_certificates.require(identity.bound, certificate)
+        return replace(identity, certificate=certificate)
+
+    @contextmanager
+    def _noting(self, principal: Principal) -> Iterator[None]:
+        """A refusal within the block is recorded as one of a login."""
+        try:
+            yield
+        except ReplyError as refusal:
+            self._logins.refused(principal.actor, "certificate", refusal.code)
+            raise
+
+    async def _identity(self, headers: Mapping[str, str]) -> Identity:
         authorization = headers.get("authorization")
         scheme, _, value = (authorization or "").partition(" ")
         if scheme.lower() == "bearer":
@@ -214,6 +257,7 @@ class Authenticator:
             raise invalid(**{"X-Starfish-Site": "required with Basic: the uid of the site to speak for"})
         async with self._store.snapshot() as tx:
             site = await tx.sites.by_uid(uid.lower()) if "\0" not in uid else None
+            bound = {} if site is None else await tx.site_certificates.of_sites([site.id])
         if site is None:
             raise unknown_site()
         if not user.acts_for(site.id) and site.owner_id != user.user_id:
@@ -221,7 +265,7 @@ class Authenticator:
             raise forbidden("this site belongs to another user")
         principal = _as_site(site)
         self._logins.succeeded(principal, "password")
-        return Identity(site=site, principal=principal)
+        return Identity(site=site, principal=principal, bound=bound.get(site.id, site_certificates.NONE))
 
     async def bearer(self, credential: str) -> Identity:
         """The site of a token, or of an assertion that its key has signed. Raises as both do."""
@@ -238,6 +282,8 @@ class Authenticator:
                 key, site = await self._assertions.accept(text)
             except BadAssertion as error:
                 raise self._refused(None, "key", str(error)) from None
+        async with self._store.snapshot() as tx:
+            bound = await tx.site_certificates.of_sites([site.id])
         principal = _as_site(site)
         self._logins.succeeded(principal, CREDENTIAL_PREFIX + key.id)
         return Identity(
@@ -245,6 +291,7 @@ class Authenticator:
             principal=principal,
             token_id=CREDENTIAL_PREFIX + key.id,
             expires_us=self._now_us() + int(self._key_session_s * 1e6),
+            bound=bound.get(site.id, site_certificates.NONE),
         )
 
     async def token(self, secret: str) -> Identity:
@@ -255,13 +302,16 @@ class Authenticator:
         """
         digest = accounts.digest_of(secret)
         async with self._logins.trying("token", digest):
-            holder = await self._holders.get(digest)
-            if holder is None or not holder.is_active or not self._is_good(holder.token):
+            found = await self._holders.get(digest)
+            holder = None if found is None else found.holder
+            if found is None or holder is None or not holder.is_active or not self._is_good(holder.token):
                 raise self._bad_token(holder)
         site, token = holder.site, holder.token
         principal = _as_site(site, access.rights_of(token.scopes))
         self._logins.succeeded(principal, f"token:{token.id}")
-        return Identity(site=site, principal=principal, token_id=token.id, expires_us=token.expires_us)
+        return Identity(
+            site=site, principal=principal, token_id=token.id, expires_us=token.expires_us, bound=found.bound
+        )
 
     def _bad_token(self, holder: Holder | None) -> BadCredentials:
         account = None if holder is None else f"site:{holder.site.uid}"
@@ -269,9 +319,12 @@ class Authenticator:
         self._logins.refused(account, credential, ErrorCode.UNAUTHENTICATED)
         return BadCredentials("the token is unknown, has expired or was revoked; ask the operator for a new one")
 
-    async def _look_up(self, digests: Sequence[bytes]) -> Mapping[bytes, Holder]:
+    async def _look_up(self, digests: Sequence[bytes]) -> Mapping[bytes, _Bearer]:
         async with self._store.snapshot() as tx:
-            return await tx.tokens.holders(digests)
+            holders = await tx.tokens.holders(digests)
+            bound = await tx.site_certificates.of_sites(list({one.site.id for one in holders.values()}))
+        none = site_certificates.NONE
+        return {digest: _Bearer(one, bound.get(one.site.id, none)) for digest, one in holders.items()}
 
     def _is_good(self, token: Token) -> bool:
         return token.revoked_us is None and (token.expires_us is None or token.expires_us > self._now_us())
@@ -283,7 +336,7 @@ async def asking(auth: Authenticator, shares: Shares, request: Request, right: R
     Raises:
         ReplyError: as `Authenticator.site` does; `forbidden`; `rate_limited`.
     """
-    identity = await auth.site(request.headers)
+    identity = await auth.site(request.headers, shown_in(request.scope))
     if right is not None:
         access.require_right(identity.principal, right)
     length = request.headers.get("content-length", "0")

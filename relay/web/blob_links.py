@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlencode
 
+from relay.core import site_certificates
 from relay.core.access import Principal
 from relay.core.model import Site
 from relay.core.node import Node
@@ -40,11 +41,11 @@ class Links:
         signature = self._sign(blob_id, site.uid, str(expires_s))
         return urlencode({"site": site.uid, "expires": expires_s, "signature": signature})
 
-    async def site(self, blob_id: str, query: Mapping[str, str]) -> Identity:
-        """The site whose link this is.
+    async def site(self, blob_id: str, query: Mapping[str, str], certificate: str | None) -> Identity:
+        """The site whose link this is, on a connection that has shown this certificate.
 
         Raises:
-            ReplyError: `unauthenticated`, it is no link of ours, or its time is over.
+            ReplyError: `unauthenticated`, it is no link of ours, or its time is over; `forbidden`, for the certificate.
         """
         uid, expires = query.get("site", ""), query.get("expires", "")
         expected = self._sign(blob_id, uid, expires)
@@ -55,10 +56,12 @@ class Links:
         async with self._node.store.snapshot() as tx:
             site = await tx.sites.by_uid(uid)
             gone = site is None or await tx.sites.unusable_among([site.id])
+            bound = {} if site is None else await tx.site_certificates.of_sites([site.id])
         if site is None or gone:
             raise _refused("the link's site is gone")
+        site_certificates.require(bound.get(site.id, site_certificates.NONE), certificate)
         principal = Principal(user_id=site.owner_id, sites=frozenset({site.id}), name=site.name, site_uid=site.uid)
-        return Identity(site=site, principal=principal)
+        return Identity(site=site, principal=principal, certificate=certificate)
 
     def _sign(self, blob_id: str, uid: str, expires: str) -> str:
         if not self._key:

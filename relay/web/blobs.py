@@ -37,6 +37,7 @@ from relay.protocol.errors import ErrorCode, ReplyError, invalid, unknown_blob
 from relay.web import blob_reads, tus
 from relay.web.auth import Authenticator
 from relay.web.blob_links import DEFAULT_S, MAX_S, Links
+from relay.web.peers import shown_in
 from relay.web.replies import Handler, Json, answering, error_response, read_body
 
 if TYPE_CHECKING:
@@ -265,7 +266,7 @@ class BlobDoor:
 
     async def _site(self, request: Request, right: Right) -> Identity:
         """Raises `ReplyError`; `rate_limited`, too. The bytes of blobs do not count: they wait, and are not refused."""
-        identity = await self._auth.site(request.headers)
+        identity = await self._auth.site(request.headers, shown_in(request.scope))
         access.require_right(identity.principal, right)
         self._node.shares.admit(identity.site, 0, asyncio.get_running_loop().time())
         return identity
@@ -273,7 +274,7 @@ class BlobDoor:
     async def _readable(self, request: Request, right: Right) -> tuple[Identity, Blob]:
         blob_id = request.path_params["blob"]
         if "signature" in request.query_params and request.method in ("GET", "HEAD"):
-            identity = await self._links.site(blob_id, request.query_params)
+            identity = await self._links.site(blob_id, request.query_params, shown_in(request.scope))
         else:
             identity = await self._site(request, right)
         blob = await blobs.readable(self._node, identity.principal, identity.site.id, blob_id)

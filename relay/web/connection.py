@@ -21,6 +21,7 @@ import httptools
 from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from relay.web.peers import CERTIFICATE, shown_on
 from relay.web.transport import unsent_bytes
 
 EXTENSION = "starfish.connection"
@@ -43,6 +44,7 @@ class RelayHttp(HttpToolsProtocol):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._status = HTTPStatus.BAD_REQUEST
+        self._certificate: str | None = None
         self._in_head = True
         self._fields = 0
         self._field_bytes = 0
@@ -55,6 +57,7 @@ class RelayHttp(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
         super().connection_made(transport)
+        self._certificate = shown_on(transport)
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -96,7 +99,7 @@ class RelayHttp(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        cast("dict[str, Any]", self.scope)["extensions"] = {EXTENSION: self}
+        cast("dict[str, Any]", self.scope)["extensions"] = {EXTENSION: self, CERTIFICATE: self._certificate}
         self._in_head = True
         self._fields = self._field_bytes = 0
 

@@ -21,7 +21,7 @@ from relay import __version__
 from relay.config import Settings
 from relay.web.app import Relay, running
 from relay.web.connection import RelayHttp
-from relay.web.tls import CLOSE_S, Certificates
+from relay.web.tls import CLOSE_S, Certificates, Clients
 from relay.web.transport import RelayProtocol
 
 log = logging.getLogger(__name__)
@@ -98,12 +98,21 @@ async def serve(settings: Settings) -> None:
         BadCertificate: the TLS certificate or its key cannot be used.
         And what `running` raises.
     """
-    certificates = Certificates(Path(settings.tls_cert), Path(settings.tls_key)) if settings.tls_cert else None
+    certificates = _certificates(settings)
     with _listen(settings.host, settings.port) as listener:
         async with running(settings) as relay, _watched(certificates):
             server = _Server(config_of(settings, relay.front), relay, settings, certificates)
             await server.serve(sockets=[listener])
         log.info("stopped")
+
+
+def _certificates(settings: Settings) -> Certificates | None:
+    """What TLS is served with; None: none is. Raises `BadCertificate`."""
+    if not settings.tls_cert:
+        return None
+    required = settings.tls_client_certs == "required"
+    clients = Clients(Path(settings.tls_client_ca), required) if settings.tls_client_ca else None
+    return Certificates(Path(settings.tls_cert), Path(settings.tls_key), clients)
 
 
 @asynccontextmanager

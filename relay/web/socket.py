@@ -33,6 +33,7 @@ from relay.protocol.envelope import SUBPROTOCOL, Ack, Call, ClientFrame, Hello, 
 from relay.protocol.errors import CloseCode, ErrorCode, ReplyError, SessionClosed, forbidden, invalid
 from relay.web.arrivals import Arrivals, Turn
 from relay.web.auth import Authenticator
+from relay.web.peers import shown_in
 from relay.web.replies import error_response
 from relay.web.transport import SocketLink, link_of
 
@@ -96,7 +97,7 @@ class SocketDoor:
         if origin is not None and not self._settings.allows_origin(origin, websocket.headers.get("host", "")):
             raise forbidden("pages of this origin may not connect")
         with self.arrivals.in_front():
-            identity = await self._auth.site(websocket.headers)
+            identity = await self._auth.site(websocket.headers, shown_in(websocket.scope))
             access.require_right(identity.principal, Right.READ)
             await turn.come()
         self._require_staying()

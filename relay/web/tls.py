@@ -27,6 +27,14 @@ class BadCertificate(BadSetting):
 
 
 @dataclass(frozen=True, slots=True)
+class Clients:
+    """The authorities of the certificates that clients may show, a PEM file; and whether they have to."""
+
+    authorities: Path
+    required: bool
+
+
+@dataclass(frozen=True, slots=True)
 class _State:
     """By what it is seen that a file was replaced or written."""
 
@@ -42,11 +50,12 @@ class Certificates:
         BadCertificate: they cannot be used.
     """
 
-    def __init__(self, certificate: Path, key: Path) -> None:
+    def __init__(self, certificate: Path, key: Path, clients: Clients | None = None) -> None:
         self._certificate = certificate
         self._key = key
+        self._clients = clients
         self._seen = self._look()
-        self._current = self.context = load(certificate, key)
+        self._current = self.context = load(certificate, key, clients)
         self.context.sni_callback = self._show_current
 
     def _show_current(self, tls: ssl.SSLObject, _name: str | None, _listening: ssl.SSLContext) -> None:
@@ -56,7 +65,7 @@ class Certificates:
         """Read them anew. False: they are not good, and those before go on."""
         self._seen = self._look()
         try:
-            self._current = load(self._certificate, self._key)
+            self._current = load(self._certificate, self._key, self._clients)
         except BadCertificate as error:
             log.error("the TLS certificate was not replaced, the one before goes on: %s", error)
             return False
@@ -71,11 +80,12 @@ class Certificates:
                 self.reload()
 
     def _look(self) -> tuple[_State | None, ...]:
-        return tuple(_state(path) for path in (self._certificate, self._key))
+        authorities = [] if self._clients is None else [self._clients.authorities]
+        return tuple(_state(path) for path in (self._certificate, self._key, *authorities))
 
 
-def load(certificate: Path, key: Path) -> ssl.SSLContext:
-    """A server's context of TLS 1.2 or later.
+def load(certificate: Path, key: Path, clients: Clients | None = None) -> ssl.SSLContext:
+    """A server's context of TLS 1.2 or later; of 1.3, if clients may show certificates.
 
     Raises:
         BadCertificate: a file cannot be read or is no PEM, they do not belong together, or others can read the key.
@@ -89,7 +99,27 @@ def load(certificate: Path, key: Path) -> ssl.SSLContext:
     except (OSError, ValueError) as error:  # an SSLError is an OSError
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
         raise BadCertificate(f"{certificate} with {key}: {reason}") from None
+    if clients is not None:
+        _ask_for_certificates(context, clients)
     return context
+
+
+def _ask_for_certificates(context: ssl.SSLContext, clients: Clients) -> None:
+    """A session that is resumed would not be checked against authorities that have changed: there are none to resume.
+
+    Before 1.3 that cannot be said, and the client's certificate would be sent in the clear.
+
+    Raises:
+        BadCertificate: the authorities cannot be used.
+    """
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.num_tickets = 0
+    context.verify_mode = ssl.CERT_REQUIRED if clients.required else ssl.CERT_OPTIONAL
+    try:
+        context.load_verify_locations(clients.authorities)
+    except OSError as error:
+        reason = getattr(error, "reason", None) or error.strerror or "no PEM certificate"
+        raise BadCertificate(f"{clients.authorities}: {reason}") from None
 
 
 def _no_password() -> str:

@@ -34,6 +34,7 @@ from websockets.frames import CloseCode, Frame, Opcode
 from websockets.server import ServerProtocol
 
 from relay.core.flag import Flag
+from relay.web.peers import CERTIFICATE, shown_on
 
 EXTENSION = "starfish.transport"
 CLOSE_TIMEOUT_S = 5.0
@@ -129,7 +130,8 @@ class RelayProtocol(WebSocketsSansIOProtocol):
         super().data_received(data)
 
     def run_asgi(self) -> Coroutine[Any, Any, None]:
-        cast("dict[str, object]", self.scope["extensions"])[EXTENSION] = self
+        extensions = cast("dict[str, object]", self.scope["extensions"])
+        extensions |= {EXTENSION: self, CERTIFICATE: shown_on(self.transport)}
         return super().run_asgi()
 
     def handle_cont(self, event: Frame) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from db.connect import Database
 from db.connection import Connection
-from relay.core.model import Draft, Entry, Holder, Kind, Role, Site, Token
+from relay.core.model import Draft, Entry, Holder, Kind, Role, Site, SiteCertificate, Token
 from relay.core.policy import Policy, Standing, Stragglers
 from relay.core.ports import AlreadyThere
 from relay.core.run_states import Status
@@ -54,6 +54,29 @@ async def test_a_site_is_stored_and_found(world: World) -> None:
         assert await tx.sites.ids_of_owner(site.owner_id) == [site.id]
         assert await tx.sites.many([other.id, 404, site.id]) == {site.id: changed, other.id: other}
         assert await tx.sites.many([]) == {}
+
+
+async def test_certificates_of_sites_are_stored_found_and_removed(world: World) -> None:
+    one, two, free = [await world.site() for _ in range(3)]
+    bound = [
+        SiteCertificate(site_id=site.id, sha256=digit * 64, label=ODD, created_us=NOW_US + at)
+        for at, (site, digit) in enumerate(((one, "a"), (two, "a"), (two, "b")))
+    ]
+    async with world.store.transaction() as tx:
+        for certificate in bound:
+            await tx.site_certificates.add(certificate)
+    with pytest.raises(AlreadyThere):
+        async with world.store.transaction() as tx:
+            await tx.site_certificates.add(bound[0])
+    async with world.store.transaction() as tx:
+        assert await tx.site_certificates.all() == bound
+        found = await tx.site_certificates.of_sites([one.id, two.id, free.id, 404])
+        assert found == {one.id: {"a" * 64}, two.id: {"a" * 64, "b" * 64}}
+        assert await tx.site_certificates.of_sites([]) == {}
+        assert sorted(await tx.site_certificates.remove("a" * 64)) == [one.id, two.id]
+        assert await tx.site_certificates.remove("a" * 64) == []
+        await tx.sites.delete(two.id)
+        assert await tx.site_certificates.all() == []
 
 
 @pytest.mark.parametrize("taken", ["uid", "name"])

@@ -45,6 +45,7 @@ from relay.web.legacy.answers import (
     refusal,
 )
 from relay.web.legacy.polls import Polls
+from relay.web.peers import shown_in
 
 log = logging.getLogger(__name__)
 
@@ -213,7 +214,7 @@ class _Endpoint:
         metrics.POLLS.labels(request.method if request.method in _METHODS else "other", self.view.path).inc()
         principal = NOBODY
         if not self.view.is_open:
-            principal = await self.door.auth.user(request.headers.get("authorization"))
+            principal = await self.door.auth.owner(request.headers.get("authorization"), shown_in(request.scope))
             await self._admit(principal)
         if self.view.for_operators:
             access.require_operator(principal)
