@@ -1,6 +1,7 @@
 """Failed logins cost time: how soon the next one is let through. Pure: no clock of its own, and bounded in memory.
 
-Four things are counted. A wrong credential that is sent again and again waits by itself, and is no new guess. Different
+Four things are counted. A wrong credential that is sent again and again is no new guess: it waits by itself, and only
+after as many as a whole network has free, so that a controller with an old password is told so for a while. Different
 passwords from one network for one account wait longer each time. All that fails from one network, for whatever account,
 empties its bucket. And where an account is guessed at from many networks, strangers to it are held for a moment.
 
@@ -127,14 +128,14 @@ class _Failures:
     def wait(self, now: float) -> float:
         return max(0.0, self._until - now)
 
-    def add(self, limits: ThrottleLimits, now: float) -> None:
+    def add(self, free: int, backoff_s: float, now: float) -> None:
         if now - self._at > FORGET_S:
             self._count = 0
         self._count += 1
         self._at = now
-        over = self._count - limits.failures
+        over = self._count - free
         if over >= 0:
-            self._until = now + min(limits.backoff_s, FIRST_WAIT_S * 2.0 ** min(over, 30))
+            self._until = now + min(backoff_s, FIRST_WAIT_S * 2.0 ** min(over, 30))
 
     def take_back(self) -> None:
         self._count -= 1
@@ -201,7 +202,8 @@ class Throttle:
         if not ticket.is_counted:
             self._count(attempt, now)
         if not attempt.is_once:
-            self._repeats.note((attempt.network, attempt.credential)).add(self._limits, now)
+            free, backoff_s = self._limits.address_failures, self._limits.backoff_s
+            self._repeats.note((attempt.network, attempt.credential)).add(free, backoff_s, now)
 
     def void(self, ticket: Ticket, now: float) -> None:
         """It could not be said whether it was good."""
@@ -240,7 +242,7 @@ class Throttle:
         self._charge(self._networks.note(attempt.network), now)
         if attempt.account is not None:
             pair = (attempt.network, attempt.account)
-            self._pairs.note(pair).add(self._limits, now)
+            self._pairs.note(pair).add(self._limits.failures, self._limits.backoff_s, now)
             if pair not in self._known:
                 self._charge(self._accounts.note(attempt.account), now)
 

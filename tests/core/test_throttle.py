@@ -99,7 +99,7 @@ def test_what_was_good_before_passes_whatever_others_guess_from_the_same_address
 def test_what_was_good_and_is_no_more_is_throttled_like_any_other(throttle: Throttle) -> None:
     old = password("anna", "before the change")
     succeed(throttle, old, 0.0)
-    for _ in range(LIMITS.failures):
+    for _ in range(LIMITS.address_failures):
         fail(throttle, old, 0.0)
     assert refused(throttle, old, 0.0).why == "repeated"
 
@@ -142,7 +142,7 @@ def test_a_crowd_with_good_tokens_is_let_in_at_once_and_one_bad_token_waits_by_i
     tickets = [throttle.admit(token(f"good {number}"), 0.0) for number in range(10 * LIMITS.address_failures)]
     for ticket in tickets:
         throttle.good(ticket, 0.0)
-    for _ in range(LIMITS.failures):
+    for _ in range(LIMITS.address_failures):
         fail(throttle, token("expired"), 0.0)
     assert refused(throttle, token("expired"), 0.0).why == "repeated"
     for number in range(LIMITS.address_failures - 1):
