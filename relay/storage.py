@@ -17,6 +17,11 @@ class SchemaTooOld(Exception):
     """The database lacks migrations, and the relay was not told to apply them."""
 
 
+def make_data_dir(settings: Settings) -> None:
+    """A data directory that is not there yet is made for this user alone; one that is there stays as it is."""
+    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
 def open_database(settings: Settings) -> Database:
     """The database of these settings, not connected yet."""
     limits = DatabaseLimits(acquire_timeout_s=settings.database_timeout_s, pg_connections=settings.database_connections)

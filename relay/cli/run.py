@@ -24,7 +24,7 @@ from relay.core.audit import SOURCE, Source
 from relay.core.ports import StorageUnavailable
 from relay.protocol.errors import ReplyError, invalid
 from relay.serving import AlreadyServed
-from relay.storage import SchemaTooOld, open_database
+from relay.storage import SchemaTooOld, make_data_dir, open_database
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -76,7 +76,7 @@ def settings_of(options: argparse.Namespace, **more: Any) -> Settings:
 @asynccontextmanager
 async def connected(settings: Settings, *, changes: bool = True) -> AsyncIterator[Database]:
     """The database, connected; afterwards a relay that serves it is told to look, if there may be changes."""
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    make_data_dir(settings)
     database = open_database(settings)
     await database.connect()
     try:

@@ -28,7 +28,7 @@ from relay.core.rounds import Rounds
 from relay.core.throttle import Throttle
 from relay.protocol.errors import ReplyError
 from relay.serving import sole_server
-from relay.storage import bring_up_to_date, open_database, open_files
+from relay.storage import bring_up_to_date, make_data_dir, open_database, open_files
 from relay.web import legacy
 from relay.web.auth import Authenticator
 from relay.web.blobs import BlobDoor
@@ -75,7 +75,7 @@ async def running(settings: Settings) -> AsyncIterator[Relay]:
         StorageUnavailable: the database does not answer.
         AlreadyServed: another process serves this SQLite file.
     """
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    make_data_dir(settings)
     async with AsyncExitStack() as stack:
         database = open_database(settings)
         _lock(database, settings, stack)

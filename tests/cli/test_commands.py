@@ -130,6 +130,11 @@ def test_the_old_routers_names_say_where_the_database_is(shell: RelayProcess) ->
     assert "postgresql://u:…@old.example:5432/star%20fish" in done.stdout
 
 
+def test_data_is_made_for_this_user_alone(shell: RelayProcess, tmp_path: Path) -> None:
+    shell.cli("migrate", "--data-dir", str(tmp_path / "new"))
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
+
+
 def test_the_environment_goes_before_the_env_file(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("STARFISH_PORT=8111\nSTARFISH_NODE=from-the-file\n")
     inherited = {
